@@ -1,0 +1,159 @@
+"""Stage 5: remove the direction from what chosen heads write (ThinkEdit, section 4.2). No GPU, no model load.
+
+    python edit_weights.py
+    python edit_weights.py --model deepseek-qwen-1.5b --heads published
+    python edit_weights.py --control_heads random --seed 1 --name tiny-reasoner-random-heads-1
+
+Reads   heads/<model>/<control>.json, directions/<model>/<control>.safetensors, the model's checkpoint
+Writes  models/<name>/: the checkpoint with only the chosen columns of `o_proj` changed, edit.json, a model card
+"""
+
+import argparse
+import random
+from collections import defaultdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thinksteer import cli, models, store
+from thinksteer.directions import random_like
+from thinksteer.localize import top_heads
+from thinksteer.models import EDITED, MODELS, ModelRef
+from thinksteer.records import InputError
+from thinksteer.steering import head_norms, project_out
+
+Heads = list[tuple[int, int]]
+
+
+def parse_args() -> argparse.Namespace:
+    parser = cli.parser(__doc__)
+    cli.add_model(parser)
+    parser.add_argument("--control", default="thinking_length_attn", choices=["thinking_length_attn"])
+    parser.add_argument(
+        "--heads", choices=["found", "published"], default="found", help="of stage 4, or upstream's first of this model"
+    )
+    parser.add_argument("--n_heads", type=cli.positive_int, help="how many of them (default: all that were chosen)")
+    parser.add_argument(
+        "--intervention_weight",
+        type=cli.finite_float,
+        default=1.0,
+        help="share of the projection to remove (default: 1)",
+    )
+    parser.add_argument("--control_heads", choices=["random"], help="control: as many heads, drawn from all others")
+    parser.add_argument("--control_direction", choices=["random"], help="control: a random direction, the same heads")
+    parser.add_argument("--seed", type=cli.natural_int, default=0, help="of the controls (default: %(default)s)")
+    parser.add_argument("--name", help="of the edited model (default: ThinkEdit-<model>)")
+    cli.add_artifacts(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    ref = models.resolve(args.model, args.artifacts, args.template)
+    name = args.name or f"{EDITED}{ref.key.split('/')[-1]}"
+    heads_file = store.heads_path(args.artifacts, ref.key, args.control)
+    direction_file = store.direction_path(args.artifacts, ref.key, args.control)
+    source, target = models.folder(ref), store.model_path(args.artifacts, name)
+    if (source / "edit.json").exists():
+        raise InputError(f"{source} is an edited model already (edit.json): edit its base model, with other settings")
+    direction = store.read_direction(direction_file)
+    heads = choose_heads(args, ref, heads_file)
+    if args.control_heads == "random":
+        heads = random_heads(heads, models.head_grid(source), args.seed)
+    if args.control_direction == "random":
+        direction = random_like(direction, args.seed)
+
+    keys = ("model", "control", "heads", "intervention_weight", "control_heads", "control_direction", "seed")
+    settings = {key: getattr(args, key) for key in keys} | {"chosen": heads, "location": ref.location}
+    inputs = [direction_file, *([heads_file] if args.heads == "found" else []), *models.fingerprint(ref)]
+    with store.run(target, settings, inputs, args.overwrite) as run:
+        if not run.finished:
+            about = {key: value for key, value in settings.items() if key not in ("model", "chosen")}
+            about = {"base_model": ref.key, **about, "direction": direction_file.name}
+            about["direction_sha256"] = store.sha256(direction_file)
+            edit(source, target, heads, direction, args.intervention_weight, about)
+    for head in store.read_json(target / "edit.json")["edited_heads"]:
+        print(f"  layer {head['layer']:2d} head {head['head']:2d}  {head['before']:.4f} -> {head['after']:.2e}")
+    print(f"{target}: norm of each head's output weights along the direction, before -> after, as stored")
+
+
+def choose_heads(args: argparse.Namespace, ref: ModelRef, heads_file: Path) -> Heads:
+    """(layer, head) in order of rank: of stage 4, or upstream's."""
+    if args.heads == "published":
+        known = MODELS.get(ref.key)
+        if not known or not known.first_heads:
+            raise InputError(f"--heads published: upstream published none for {ref.key}; leave the flag out")
+        ranked = list(known.first_heads)
+    else:
+        found = store.read_json(heads_file)
+        ranked = [(head["layer"], head["head"]) for head in found["heads"]]
+        if args.n_heads:
+            ranked = [(head.layer, head.head) for head in top_heads(torch.tensor(found["scores"]), args.n_heads)]
+    if args.n_heads and args.n_heads > len(ranked):
+        raise InputError(f"--n_heads {args.n_heads}: there are {len(ranked)}")
+    return ranked[: args.n_heads]
+
+
+def random_heads(heads: Heads, grid: tuple[int, int], seed: int) -> Heads:
+    """As many heads, drawn from all others of the `(layers, heads)` grid."""
+    others = [(layer, head) for layer in range(grid[0]) for head in range(grid[1]) if (layer, head) not in heads]
+    return random.Random(f"heads {seed}").sample(others, len(heads))
+
+
+def edit(source: Path, target: Path, heads: Heads, direction: Tensor, weight: float, about: dict[str, Any]) -> None:
+    """Write the edited checkpoint; edit.json holds each head's norm along the direction before and after."""
+    num_layers, num_heads = models.head_grid(source)
+    of_layer: dict[int, list[int]] = defaultdict(list)
+    for layer, head in heads:
+        if layer >= num_layers or len(direction) != num_layers:
+            raise InputError(
+                f"{source} has {num_layers} layers; head {(layer, head)}, direction {tuple(direction.shape)}"
+            )
+        of_layer[layer].append(head)
+    norms: dict[tuple[int, int], tuple[float, float]] = {}
+
+    def remove(layer: int, stored: Tensor) -> Tensor:
+        head_dim, chosen = stored.shape[1] // num_heads, of_layer[layer]
+        edited = project_out(stored, chosen, head_dim, direction[layer], weight)
+        before = head_norms(stored, chosen, head_dim, direction[layer])
+        after = head_norms(edited, chosen, head_dim, direction[layer])
+        norms.update({(layer, head): (before[head], after[head]) for head in chosen})
+        return edited
+
+    names = {layer: f"model.layers.{layer}.self_attn.o_proj.weight" for layer in of_layer}
+    store.rewrite_checkpoint(source, target, {name: partial(remove, layer) for layer, name in names.items()})
+    edited = [{"layer": h[0], "head": h[1], "before": norms[h][0], "after": norms[h][1]} for h in heads]
+    store.write_json(target / "edit.json", about | {"edited_heads": edited})
+    store.write_text(target / "README.md", model_card(target.name, source, about, heads))
+
+
+def model_card(name: str, source: Path, about: dict[str, Any], heads: Heads) -> str:
+    """The edited model's README: what it is, and the base model's licence, which it stays under."""
+    licence = models.licence(source)
+    what = " and ".join(
+        text
+        for text, random in (
+            ("randomly drawn heads (a control)", about["control_heads"]),
+            ("a random direction (a control)", about["control_direction"]),
+        )
+        if random
+    )
+    return f"""---
+base_model: {about["base_model"]}
+{f"license: {licence}" if licence else "# the base model states no licence"}
+tags: [thinkedit]
+---
+# {name}
+
+{about["base_model"]} with the short-reasoning direction removed, at strength {about["intervention_weight"]:g}, from what
+{len(heads)} attention heads write into the residual stream (ThinkEdit, arXiv 2503.22048){f", using {what}" if what else ""}.
+Heads as (layer, head): {", ".join(map(str, heads))}. Every other weight is the base model's, bit for bit. `edit.json`
+has the settings, the direction file's sha256 and each head's norm along the direction before and after.
+"""
+
+
+if __name__ == "__main__":
+    cli.run(main)

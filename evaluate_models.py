@@ -1,0 +1,49 @@
+"""Stage 6: accuracy and thinking length of models on benchmarks, several samples per question (ThinkEdit, section 5).
+
+    python evaluate_models.py --model tiny-reasoner ThinkEdit-tiny-reasoner
+    python evaluate_models.py --model deepseek-qwen-1.5b ThinkEdit-deepseek-qwen-1.5b --dataset gsm8k MATH-500
+
+Reads   models/<name>/ or the hub, datasets
+Writes  evaluations/<model>/<dataset>/<instruction or default>.jsonl and metrics.json
+"""
+
+import argparse
+
+from thinksteer import analysis, cli, models, store
+from thinksteer.models import EDITED
+from thinksteer.stage import Generator, load_problems
+
+
+def parse_args() -> argparse.Namespace:
+    parser = cli.parser(__doc__)
+    cli.add_model(parser, several=["tiny-reasoner", f"{EDITED}tiny-reasoner"])
+    cli.add_data(parser, several=True)
+    cli.add_sampling(parser)
+    cli.add_shard(parser)
+    cli.add_artifacts(parser)
+    parser.set_defaults(n_samples=10, max_length=16384)  # ThinkEdit, section 5
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    refs = [models.resolve(name, args.artifacts, args.template) for name in args.model]
+    for ref in refs:
+        generator = Generator(args, ref)
+        for dataset in args.dataset:
+            problems = load_problems(args, dataset)
+            output = store.evaluation_path(args.artifacts, ref.key, dataset, args.instruction, args.shard)
+            print(f"{ref.key} on {dataset}: {len(problems)} questions, {args.n_samples} samples each")
+            generator.write(output, dataset, problems)
+            records = store.read_records(output)
+            if args.shard is None:
+                about = {"model": ref.key, "dataset": dataset}
+                metrics = analysis.metrics(records, args.max_length)
+                store.write_json(
+                    store.metrics_path(args.artifacts, ref.key, dataset, args.instruction), about | metrics
+                )
+            print(f"{output}: {analysis.describe(records)}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,111 @@
+"""Stage 3: answer questions while the direction, times a weight, is added to every position (ThinkEdit, section 3.2).
+
+    python steer_eval.py
+    python steer_eval.py --model deepseek-qwen-1.5b --dataset gsm8k --n_questions 200 --max_length 8192
+    python steer_eval.py --layer each --direction_weight -1 1 --n_questions 100
+
+Reads   directions/<model>/<control>.safetensors, a dataset (--dataset, --data_file)
+Writes  steering/<model>/<dataset>/<control>/<weight>[.layer<k>].jsonl and summary.json with figures of accuracy and
+        length against the weight and by layer; for --control_direction random the folder is <control>.random<seed>
+"""
+
+import argparse
+
+from thinksteer import analysis, cli, models, store
+from thinksteer.directions import random_like
+from thinksteer.figures import layerwise_figure, length_histogram, steering_figure
+from thinksteer.methods import METHODS
+from thinksteer.records import Edit, InputError
+from thinksteer.stage import Generator, load_problems
+
+PAPER_WEIGHTS = [round(0.01 * step, 2) for step in range(-8, 9)]
+
+
+def parse_args() -> argparse.Namespace:
+    parser = cli.parser(__doc__)
+    cli.add_model(parser)
+    cli.add_data(parser)
+    cli.add_controls(parser, default=["thinking_length_attn"])
+    parser.add_argument(
+        "--direction_weight",
+        type=cli.finite_float,
+        nargs="+",
+        default=PAPER_WEIGHTS,
+        action=cli.Distinct,
+        help="times the direction (default: -0.08 to 0.08 in steps of 0.01, as in the paper)",
+    )
+    parser.add_argument("--layer", nargs="+", help="steer only these, one at a time, or `each` (default: all at once)")
+    parser.add_argument("--control_direction", choices=["random"], help="control: a random direction of the same norms")
+    parser.add_argument("--control_seed", type=cli.natural_int, default=0, help="of it (default: %(default)s)")
+    cli.add_sampling(parser)
+    cli.add_artifacts(parser)
+    parser.set_defaults(n_questions=200, shard=None)  # ThinkEdit, section 3.2
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    ref = models.resolve(args.model, args.artifacts, args.template)
+    problems = load_problems(args, args.dataset)
+    generator = Generator(args, ref)
+    for control in args.control:
+        source = store.direction_path(args.artifacts, ref.key, control)
+        direction = store.read_direction(source)
+        name = control
+        if args.control_direction == "random":
+            name, direction = f"{control}.random{args.control_seed}", random_like(direction, args.control_seed)
+        for layer in chosen_layers(args.layer, len(direction)):
+            for weight in args.direction_weight:
+                layers = tuple(range(len(direction))) if layer is None else (layer,)
+                edit = Edit(METHODS[control].steer_site, direction, layers, weight)
+                output = store.steering_path(args.artifacts, ref.key, args.dataset, name, weight, layer)
+                print(f"{name}: weight {weight:g}, {'all layers' if layer is None else f'layer {layer}'}")
+                about = {"control": name, "weight": weight, "layer": layer}
+                generator.write(output, args.dataset, problems, [edit] if weight else [], [source], **about)
+        summarise(args, ref.key, name)
+
+
+def chosen_layers(asked: list[str] | None, num_layers: int) -> list[int | None]:
+    """The layers to steer one at a time; None stands for all at once."""
+    if asked is None:
+        return [None]
+    if asked == ["each"]:
+        return list(range(num_layers))
+    wrong = [text for text in asked if not text.isdecimal() or int(text) >= num_layers]
+    if wrong:
+        raise InputError(f"--layer {' '.join(wrong)}: the model has layers 0 to {num_layers - 1}; or give `each`")
+    return sorted({int(text) for text in asked})
+
+
+def summarise(args: argparse.Namespace, model: str, name: str) -> None:
+    """summary.json and the figures, from all finished settings that are there, also those of earlier calls."""
+    path = store.steering_summary_path(args.artifacts, model, args.dataset, name)
+    points, lengths = [], {}
+    for file in store.finished_records(path.parent):
+        settings, records = store.run_settings(file), store.read_records(file)
+        weight, layer = settings["weight"], settings["layer"]
+        points.append({"weight": weight, "layer": layer, **analysis.metrics(records, settings["max_length"])})
+        if layer is None:
+            lengths[f"{weight:+g}"] = [record.length for record in records if record.length is not None]
+    points.sort(key=lambda point: (point["layer"] is not None, point["layer"] or 0, point["weight"]))
+    store.write_json(path, {"model": model, "dataset": args.dataset, "control": name, "points": points})
+    together = [point for point in points if point["layer"] is None]
+    alone = [point for point in points if point["layer"] is not None]
+    for draw, drawn, figure in (
+        (steering_figure, together, "summary.png"),
+        (layerwise_figure, alone, "layers.png"),
+        (length_histogram, dict(sorted(lengths.items(), key=lambda item: float(item[0]))), "lengths.png"),
+    ):
+        if drawn:
+            with store.atomic(path.with_name(figure)) as partial:
+                draw(drawn, partial)
+    for point in points:
+        where = "all layers" if point["layer"] is None else f"layer {point['layer']}"
+        print(
+            f"  {point['weight']:+7.3f}  {where:10}  {point['accuracy']:6.1%}  {point['mean_length'] or 0:8.1f} tokens"
+        )
+    print(f"{path}: {len(points)} settings")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,160 @@
+import json
+import random
+import time
+
+import pytest
+from scipy.stats import binom
+
+from tests.synthetic import evaluation, record
+from thinksteer.analysis import (
+    accuracy,
+    accuracy_below,
+    accuracy_by_length,
+    degenerate,
+    identities,
+    matching,
+    mcnemar_p,
+    mean_length,
+    metrics,
+    next_samples,
+    paired_difference,
+    paired_length_difference,
+    shortest,
+)
+from thinksteer.records import InputError
+
+
+def test_accuracy_counts_every_response_and_refuses_none():
+    assert accuracy([record("a", correct=True), record("b", correct=False), record("c", length=None)]).value == 2 / 3
+    with pytest.raises(InputError, match="no records"):
+        accuracy([])
+
+
+def test_lengths_leave_out_those_that_never_think_and_count_capped_ones_as_far_as_they_got():
+    records = [record("a", length=50), record("b", length=None), record("c", length=250, status="capped")]
+    estimate = mean_length(records)
+    assert estimate is not None and estimate.value == 150 and estimate.n == 2
+    assert mean_length([record("a", length=None)]) is None
+
+
+def test_the_shortest_are_taken_per_run_and_never_from_those_that_do_not_think():
+    run = [record(f"q{index:02d}", sample, length=10 * index + sample) for index in range(1, 21) for sample in (0, 1)]
+    chosen = shortest([*run, record("never", 0, length=None)], 10)
+    assert identities(chosen) == {("q01", 0), ("q02", 0), ("q01", 1), ("q02", 1)}
+    assert shortest(run[:30], 5) == []  # 15 responses a run: 5 % is less than one
+
+
+def test_ties_are_broken_by_id_whatever_the_order_of_the_file():
+    records = [record(f"q{index:02d}", length=100) for index in range(40)]
+    random.Random(0).shuffle(records)
+    assert sorted(one.id for one in shortest(records, 5)) == ["q00", "q01"]
+
+
+def test_the_next_sample_stands_in_for_the_picked_one_and_goes_round():
+    records = [record("a", 0, 10), record("a", 1, 20), record("a", 2, 30), record("b", 0, 40)]
+    stand_ins = next_samples(records, {("a", 0), ("a", 2), ("b", 0)})
+    assert {(one.id, one.sample): one.length for one in stand_ins} == {("a", 0): 20, ("a", 2): 10}
+
+
+def test_next_samples_show_no_change_where_the_matched_pairs_show_a_step_back_to_the_mean():
+    base, again = (evaluation(seed, n_questions=600, n_samples=4) for seed in (0, 1))
+    picked = identities(shortest(base, 20))
+    matched = paired_difference(matching(base, picked), matching(again, picked))
+    held_out = paired_difference(next_samples(base, picked), next_samples(again, picked))
+    assert matched.low is not None and matched.low > 0.1  # though both are the same model
+    assert not held_out.apart_from_zero
+
+
+def test_a_planted_change_is_found_and_no_change_is_not():
+    base = evaluation(0, 400, 3)
+    gained = paired_difference(base, evaluation(1, 400, 3, gain=0.15))
+    same = paired_difference(base, evaluation(2, 400, 3))
+    assert gained.low is not None and gained.high is not None and 0.05 < gained.low < 0.13 < gained.high + 0.02
+    assert not same.apart_from_zero
+    longer = paired_length_difference(base, evaluation(0, 400, 3, longer=30))
+    assert longer is not None and longer.value == 30
+
+
+def test_differences_use_only_the_pairs_both_have():
+    base = [record("a", correct=False), record("b", correct=True, length=None), record("c", correct=True)]
+    other = [record("a", length=130), record("b", correct=True), record("z", correct=False)]
+    change = paired_difference(base, other)
+    assert (change.value, change.n) == (0.5, 2)
+    length = paired_length_difference(base, other)
+    assert length is not None and (length.value, length.n) == (30, 1)
+    with pytest.raises(InputError, match="share no"):
+        paired_difference(base, [record("z")])
+
+
+def test_pairing_makes_the_interval_of_a_difference_narrower():
+    base = evaluation(0, 300, 1)
+    other = [record(one.id, 0, one.length, one.correct or one.id.endswith("7")) for one in base]
+    change, alone = paired_difference(base, other), accuracy(other)
+    assert change.high is not None and change.low is not None and alone.high is not None and alone.low is not None
+    assert change.high - change.low < (alone.high - alone.low) / 1.5
+
+
+def test_mcnemar_is_the_exact_binomial_of_the_discordant_pairs():
+    base = [record(f"q{index}", correct=index >= 9) for index in range(30)]  # 9 wrong
+    other = [record(f"q{index}", correct=index < 7 or index >= 11) for index in range(30)]  # gains 7, loses 2
+    assert mcnemar_p(base, other) == pytest.approx(2 * binom.cdf(2, 9, 0.5))
+    assert mcnemar_p(base, base) == 1.0
+    assert mcnemar_p([record("a", 0), record("a", 1)], [record("a", 0), record("a", 1)]) is None
+
+
+def test_accuracy_below_a_threshold_is_cumulative_and_strict():
+    records = [
+        record("a", length=10, correct=False),
+        record("b", length=20),
+        record("c", length=30),
+        record("d", length=None),
+    ]
+    below = accuracy_below(records, [10, 20, 21, 1000])
+    assert below[0] is None
+    assert [one and (one.value, one.n) for one in below[1:]] == [(0.0, 1), (0.5, 2), (pytest.approx(2 / 3), 3)]
+
+
+def test_length_groups_are_equally_large_and_ordered():
+    records = [record(f"q{index}", length=index, correct=index >= 10) for index in range(1, 41)]
+    groups = accuracy_by_length(list(reversed(records)), groups=4)
+    assert [length for length, _ in groups] == [5.5, 15.5, 25.5, 35.5]
+    assert [(estimate.value, estimate.n) for _, estimate in groups] == [(0.1, 10), (1.0, 10), (1.0, 10), (1.0, 10)]
+    assert accuracy_by_length([record("a", length=None)]) == []
+
+
+def test_loops_are_degenerate_and_working_is_not():
+    rng = random.Random(0)
+    steps = [f"Day {day}: {rng.randrange(60)} and {rng.randrange(9)} makes {rng.randrange(60)}." for day in range(200)]
+    assert not degenerate(" ".join(steps))
+    assert not degenerate("yes " * 20)
+    assert degenerate(" ".join(steps[:50]) + " Wait, let me check that again." * 200)
+    assert degenerate("".join(steps[:50]) + "哈" * 5000)
+
+
+def test_metrics_have_the_keys_that_stages_write_and_survive_json():
+    records = [
+        record("a", 0, 100),
+        record("a", 1, 300, correct=False, status="capped"),
+        record("b", 0, 200),
+        record("b", 1, None),
+    ]
+    found = metrics(records, max_length=300)
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert (found["n_questions"], found["n_samples"], found["max_length"]) == (2, 2, 300)
+    assert (found["accuracy"], found["mean_length"]) == (0.75, 200)
+    assert (found["cap_rate"], found["no_answer_rate"], found["degenerate_rate"]) == (0.25, 0.25, 0)
+    assert found["status"] == {"closed": 0.5, "capped": 0.25, "eos_open": 0, "no_think": 0.25}
+
+
+def test_metrics_of_responses_without_thinking_have_no_length():
+    found = metrics([record("a", length=None)], max_length=10)
+    assert found["mean_length"] is None and found["mean_length_interval"] is None
+
+
+def test_thirteen_thousand_records_take_seconds():
+    base, other = (evaluation(seed, 1319, 10) for seed in (0, 1))
+    start = time.process_time()
+    accuracy(base)
+    paired_difference(base, other)
+    accuracy_below(base, list(range(40, 400, 12)))
+    assert time.process_time() - start < 5

@@ -1,0 +1,155 @@
+"""Sampling against plain formulas."""
+
+import numpy as np
+import pytest
+import torch
+
+from thinksteer.engines.sampling import choose, sampling_from, uniforms
+from thinksteer.records import InputError, Sampling
+
+VOCABULARY, DRAWS = 40, 20000
+
+
+def sampling(**settings) -> Sampling:
+    return Sampling(**{"max_tokens": 8, "temperature": 1.0, "top_p": 1.0, "top_k": 0, **settings})
+
+
+def shares(logits: torch.Tensor, rule: Sampling) -> torch.Tensor:
+    """How often each token is drawn, each draw from a record of its own."""
+    draws = uniforms(range(DRAWS), [3] * DRAWS)
+    tokens = choose(logits.expand(DRAWS, -1), draws, [[0]] * DRAWS, rule)
+    return torch.bincount(tokens, minlength=VOCABULARY) / DRAWS
+
+
+def distance(shares: torch.Tensor, expected: torch.Tensor) -> float:
+    """Chi-square over its degrees of freedom: about 1 if the draws follow `expected`."""
+    possible = expected > 0
+    assert not shares[~possible].any(), "a token was drawn that cannot be"
+    chi_square = (DRAWS * (shares - expected)[possible] ** 2 / expected[possible]).sum()
+    return float(chi_square / max(1, int(possible.sum()) - 1))
+
+
+@pytest.fixture
+def logits() -> torch.Tensor:
+    return 1.5 * torch.randn(VOCABULARY, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def test_draws_follow_the_softmax_at_the_temperature(logits):
+    expected = torch.softmax(logits / 0.7, -1)
+    assert distance(shares(logits, sampling(temperature=0.7)), expected) < 1.6
+    assert distance(shares(logits, sampling(temperature=0.8)), expected) > 3  # the test would notice
+
+
+def test_top_k_keeps_the_k_likeliest(logits):
+    kept = torch.zeros(VOCABULARY, dtype=torch.bool)
+    kept[logits.argsort(descending=True)[:5]] = True
+    expected = torch.softmax(logits.masked_fill(~kept, -torch.inf), -1)
+    assert distance(shares(logits, sampling(top_k=5)), expected) < 2.5
+
+
+@pytest.mark.parametrize("top_p", [0.05, 0.6, 0.95])
+def test_top_p_keeps_the_fewest_tokens_that_reach_it(logits, top_p):
+    probabilities, kept, mass = torch.softmax(logits, -1), [], 0.0
+    for token in logits.argsort(descending=True).tolist():
+        if mass >= top_p:
+            break
+        kept.append(token)
+        mass += float(probabilities[token])
+    expected = torch.zeros_like(probabilities)
+    expected[kept] = probabilities[kept] / probabilities[kept].sum()
+    assert distance(shares(logits, sampling(top_p=top_p)), expected) < 2.5
+
+
+def test_top_p_finds_its_tokens_beyond_the_first_heads():
+    logits = torch.zeros(1, 3000, dtype=torch.float64)
+    logits[0, 2000:] = -1.0
+    wanted = (2000 + 500 * np.exp(-1)) / (2000 + 1000 * np.exp(-1))  # inside the second level
+    drawn = {int(choose(logits, np.array([u]), [[0]], sampling(top_p=wanted))) for u in np.linspace(0, 0.999, 40)}
+    assert max(drawn) > 2900  # the ties of the second level stay together
+    drawn = {int(choose(logits, np.array([u]), [[0]], sampling(top_p=0.5))) for u in np.linspace(0, 0.999, 40)}
+    assert max(drawn) < 2000
+
+
+def test_top_p_counts_what_top_k_left(logits):
+    """As in transformers and vLLM: the share is of the mass that top_k kept."""
+    order = logits.argsort(descending=True)
+    kept = torch.softmax(logits[order[:4]], -1)
+    count = int((kept.cumsum(-1) - kept < 0.5).sum())
+    assert count < 3
+    drawn = shares(logits, sampling(top_k=4, top_p=0.5)).nonzero()[:, 0]
+    assert set(drawn.tolist()) == set(order[:count].tolist())
+
+
+def test_a_repetition_penalty_divides_positive_and_multiplies_negative_logits():
+    logits = torch.tensor([[2.0, -1.0, 1.5, -1.1]])
+    assert choose(logits, np.zeros(1), [[0, 0]], sampling(temperature=0, repetition_penalty=1.5)).item() == 2
+    only_negative = torch.tensor([[-1.0, -1.1]])
+    assert choose(only_negative, np.zeros(1), [[0]], sampling(temperature=0, repetition_penalty=1.5)).item() == 1
+    two = torch.tensor([[2.0, 1.9], [2.0, 1.9]])  # rows of different length: only their own tokens count
+    assert choose(two, np.zeros(2), [[1], [0, 0, 0]], sampling(temperature=0, repetition_penalty=2.0)).tolist() == [
+        0,
+        1,
+    ]
+
+
+def test_the_same_uniform_draws_the_same_token_of_nearly_equal_models(logits):
+    draws = uniforms(range(2000), [0] * 2000)
+    near = logits + 1e-3 * torch.randn(VOCABULARY, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    first, second = (choose(row.expand(2000, -1), draws, [[0]] * 2000, sampling()) for row in (logits, near))
+    assert (first == second).double().mean() > 0.98
+
+
+def test_uniforms_are_uniform_and_unrelated_between_seeds_and_counters():
+    seeds, counters = np.meshgrid(np.arange(300), np.arange(300), indexing="ij")
+    numbers = uniforms(seeds.ravel().tolist(), counters.ravel().tolist())
+    assert numbers.min() >= 0 and numbers.max() < 1
+    counts = np.histogram(numbers, 100, (0, 1))[0]
+    assert ((counts - 900) ** 2 / 900).sum() / 99 < 1.4
+    table = numbers.reshape(300, 300) - 0.5
+    neighbours = [
+        (table[1:] * table[:-1]).mean(),
+        (table[:, 1:] * table[:, :-1]).mean(),
+        (table[1:, :-1] * table[:-1, 1:]).mean(),
+    ]
+    assert max(map(abs, neighbours)) < 4 / 12 / 300  # four standard errors
+    assert len(np.unique(numbers)) == numbers.size
+
+
+def test_a_seed_of_any_size_is_one_modulo_two_to_the_64():
+    assert uniforms([-1], [5]) == uniforms([2**64 - 1], [5])
+
+
+def test_logits_that_are_not_finite_are_an_error():
+    broken = torch.tensor([[0.0, float("nan")]])
+    for temperature in (0.0, 1.0):
+        with pytest.raises(InputError, match="not finite"):
+            choose(broken, np.zeros(1), [[0]], sampling(temperature=temperature))
+
+
+def test_what_the_generation_config_leaves_out_is_off():
+    assert sampling_from({"temperature": 0.6, "top_p": 0.95}, 9) == Sampling(9, 0.6, 0.95, 0)
+    assert sampling_from({}, 9) == Sampling(9, 1.0, 1.0, 0)
+
+
+def test_what_the_generation_config_states_counts_and_flags_override_it():
+    config = {"do_sample": True, "temperature": 0.7, "top_k": 50, "repetition_penalty": 1.05}
+    assert sampling_from(config, 9) == Sampling(9, 0.7, 1.0, 50, 1.05)
+    assert sampling_from(config, 9, temperature=0.0, top_k=0).top_k == 0
+    assert sampling_from(config, 9, temperature=0.0).temperature == 0
+    assert sampling_from({"do_sample": False}, 9).temperature == 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"temperature": -1.0},
+        {"temperature": float("nan")},
+        {"top_p": 0.0},
+        {"top_p": 1.1},
+        {"top_k": -1},
+        {"repetition_penalty": 0.0},
+    ],
+)
+def test_parameters_out_of_range_are_named(wrong):
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        sampling_from({}, 9, **wrong)

@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from thinksteer.intervals import Estimate, estimates, mean, wilson
+
+
+def test_wilson_agrees_with_scipy():
+    for successes, n in ((0, 7), (3, 10), (50, 50), (812, 1319)):
+        truth = binomtest(successes, n).proportion_ci(method="wilson")
+        assert wilson(successes, n) == pytest.approx((truth.low, truth.high), abs=1e-6)
+
+
+def test_a_share_with_one_sample_per_question_has_wilsons_interval():
+    estimate = mean([f"q{index}" for index in range(10)], [1.0] * 3 + [0.0] * 7, (0, 1))
+    assert estimate == Estimate(0.3, *wilson(3, 10), 10)
+
+
+def test_the_bootstrap_interval_matches_the_clusters_standard_error():
+    rng = np.random.default_rng(0)
+    means = rng.normal(100, 20, size=300)
+    values = np.repeat(means, 5) + rng.normal(0, 1, size=1500)
+    estimate = mean([f"q{index // 5}" for index in range(1500)], values.tolist(), None)
+    assert estimate is not None and estimate.low is not None and estimate.high is not None
+    error = values.reshape(300, 5).mean(axis=1).std(ddof=1) / 300**0.5
+    assert estimate.value == pytest.approx(values.mean())
+    assert (estimate.high - estimate.low) / 2 == pytest.approx(1.96 * error, rel=0.06)
+
+
+def test_intervals_cover_the_truth_in_about_95_of_100_worlds_though_samples_are_dependent():
+    rng = np.random.default_rng(1)
+    ids = [f"q{index // 4}" for index in range(60 * 4)]
+    covered = naive = 0
+    for _ in range(400):
+        chances = np.repeat(rng.beta(1, 1, size=60), 4)  # the mean over all questions there are is 0.5
+        values = (rng.random(240) < chances).astype(float)
+        estimate = mean(ids, values.tolist(), (0, 1))
+        assert estimate is not None and estimate.low is not None and estimate.high is not None
+        covered += estimate.low <= 0.5 <= estimate.high
+        low, high = wilson(round(values.sum()), 240)
+        naive += low <= 0.5 <= high
+    assert 0.915 <= covered / 400 <= 0.98  # 0.95 +- 3 standard errors of 400 draws, a little less for 60 clusters
+    assert naive / 400 < 0.88  # what ignoring the dependence would give
+
+
+def test_unanimous_questions_do_not_claim_certainty():
+    ids = [f"q{index // 5}" for index in range(100)]
+    all_right = mean(ids, [1.0] * 100, (0, 1))
+    assert all_right is not None
+    assert (all_right.low, all_right.high) == pytest.approx((wilson(20, 20)[0], 1.0))
+    unchanged = mean(ids, [0.0] * 100, (-1, 1))
+    assert unchanged is not None and unchanged.low == pytest.approx(-wilson(0, 20)[1]) and not unchanged.apart_from_zero
+
+
+def test_one_question_gives_a_length_no_interval_and_no_response_gives_nothing():
+    assert mean(["q", "q"], [10.0, 20.0], None) == Estimate(15.0, None, None, 2)
+    assert mean([], [], None) is None
+
+
+def test_groups_are_estimated_as_if_each_were_alone_and_an_empty_one_is_none():
+    rng = np.random.default_rng(2)
+    ids = [f"q{index}" for index in range(50)]
+    values = (rng.random(50) < 0.6).astype(float)
+    members = np.stack([np.arange(50) < 20, np.zeros(50, dtype=bool)], axis=1)
+    first, empty = estimates(ids, values, members, (0, 1))
+    assert first == mean(ids[:20], values[:20].tolist(), (0, 1)) and empty is None
+
+
+def test_the_order_of_responses_does_not_matter():
+    rng = np.random.default_rng(3)
+    ids, values = [f"q{index % 30}" for index in range(90)], rng.normal(size=90).tolist()
+    order = rng.permutation(90)
+    shuffled = mean([ids[place] for place in order], [values[place] for place in order], None)
+    straight = mean(ids, values, None)
+    assert shuffled is not None and straight is not None
+    assert (shuffled.low, shuffled.high) == pytest.approx((straight.low, straight.high))

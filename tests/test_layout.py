@@ -1,0 +1,56 @@
+import pytest
+import torch
+from torch import nn
+from transformers import Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHeadModel
+
+from thinksteer.layout import Layout, Place
+from thinksteer.records import InputError
+
+
+def test_the_layout_is_asked_of_the_model(model):
+    layout = Layout(model)
+    width = 16 if model.config.model_type == "qwen3" else 8
+    assert (len(layout.layers), layout.hidden_size, layout.num_heads, layout.head_dim) == (3, 32, 4, width)
+    assert tuple(layout.o_proj(2).weight.shape) == (32, 4 * width)
+
+
+def test_other_architectures_are_refused_with_what_they_lack_or_have_too_much():
+    gpt = GPT2LMHeadModel(GPT2Config(vocab_size=8, n_embd=8, n_layer=1, n_head=2, bos_token_id=1, eos_token_id=1))
+    with pytest.raises(InputError, match="GPT2LMHeadModel's decoder has no layers, norm"):
+        Layout(gpt)
+    gemma = Gemma2ForCausalLM(
+        Gemma2Config(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, head_dim=4)
+    )
+    with pytest.raises(InputError, match="has also pre_feedforward_layernorm, post_feedforward_layernorm"):
+        Layout(gemma)
+
+
+@pytest.mark.parametrize("name", ["self_attn.o_proj", "mlp", "post_attention_layernorm"])
+def test_a_layer_without_a_part_is_named_with_the_part(qwen, name):
+    *parents, part = name.split(".")
+    owner = qwen.model.layers[1]
+    for parent in parents:
+        owner = getattr(owner, parent)
+    delattr(owner, part)
+    with pytest.raises(InputError, match=rf"layer 1 of Qwen3ForCausalLM has no {part}:"):
+        Layout(qwen)
+
+
+class Pair(nn.Module):
+    def forward(self, x):
+        return x + 1, "weights"
+
+
+def test_a_watched_output_can_be_the_first_of_a_tuple_and_the_rest_is_kept():
+    pair, seen = Pair(), []
+    x = torch.zeros(1, 2, 3)
+    handle = Place(pair, "output").watch(seen.append)  # append returns None: only reads
+    assert pair(x)[1] == "weights" and torch.equal(seen[0], x + 1)
+    handle.remove()
+    handle = Place(pair, "output").watch(lambda hidden: hidden * 10)
+    assert torch.equal(pair(x)[0], x + 10) and pair(x)[1] == "weights"
+    handle.remove()
+    handle = Place(pair, "input").watch(lambda hidden: hidden + 4)
+    assert torch.equal(pair(x)[0], x + 5)
+    handle.remove()
+    assert torch.equal(pair(x)[0], x + 1) and len(seen) == 1

@@ -1,0 +1,190 @@
+import json
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from thinksteer import manifest
+from thinksteer.files import sha256, write_json
+from thinksteer.journal import RecordLog
+from thinksteer.manifest import manifest_path, run
+from thinksteer.records import InputError
+
+SETTINGS = {"model": "tiny", "weights": (0.1, -0.1), "seed": 7, "data_file": Path("data/a.csv"), "layer": None}
+
+
+def make(output, settings=SETTINGS, inputs=(), overwrite=False, content="1"):
+    """A stage; says whether it had anything to do."""
+    with run(output, settings, list(inputs), overwrite) as state:
+        if not state.finished:
+            write_json(output, content)
+        return not state.finished
+
+
+def read(output):
+    return json.loads(manifest_path(output).read_text())
+
+
+def test_the_manifest_says_what_was_made_from_what(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["3_steer.py", "--seed", "7"])
+    root = tmp_path / "art"
+    inside, outside = root / "responses" / "m" / "a.json", tmp_path / "mine.csv"
+    write_json(inside, 1)
+    outside.write_text("q,a")
+    output = root / "heads" / "m" / "c.json"
+    with run(output, SETTINGS, [inside, outside], overwrite=False) as state:
+        assert not state.finished
+        during = read(output)
+        assert during["finished"] is None and during["started"]
+        state.device = "H200"
+        write_json(output, {})
+    facts = read(output)
+    assert manifest_path(output).name == "c.json.run.json"
+    assert facts["command"] == ["3_steer.py", "--seed", "7"] and facts["seed"] == 7
+    assert facts["settings"] == SETTINGS | {"weights": [0.1, -0.1], "data_file": "data/a.csv"}
+    assert facts["inputs"] == {"responses/m/a.json": sha256(inside), str(outside): sha256(outside)}
+    assert facts["versions"]["torch"] == version("torch") and "python" in facts["versions"]
+    assert facts["finished"] >= facts["started"] == during["started"]
+    assert facts["device"] == "H200" and facts["host"]
+    assert sorted(facts) == sorted(
+        ["command", "settings", "seed", "versions", "git_revision", "inputs", "started", "finished", "host", "device"]
+    )
+
+
+def test_a_finished_run_is_not_done_again_unless_its_output_is_gone(tmp_path):
+    output = tmp_path / "a.json"
+    assert make(output)
+    before = manifest_path(output).read_bytes()
+    assert not make(output)
+    assert manifest_path(output).read_bytes() == before
+    output.unlink()
+    assert make(output)
+
+
+def test_other_settings_are_refused_and_each_difference_is_listed(tmp_path):
+    output = tmp_path / "a.json"
+    make(output)
+    changed = {"model": "big", "weights": [0.1, -0.1], "seed": 7, "data_file": "data/a.csv", "new": "é"}
+    with pytest.raises(InputError) as caught:
+        make(output, changed)
+    lines = str(caught.value).splitlines()
+    assert lines[1:4] == ['  model: "tiny" -> "big"', "  layer: null -> absent", '  new: absent -> "é"']
+    assert len(lines) == 5 and "--overwrite" in lines[4]
+    assert json.loads(output.read_text()) == "1" and not make(output)
+
+
+def test_changed_inputs_are_refused_but_moved_ones_are_not(tmp_path):
+    output, source = tmp_path / "heads" / "a.json", tmp_path / "responses" / "in.json"
+    write_json(source, 1)
+    make(output, inputs=[source])
+    moved = source.rename(tmp_path / "elsewhere.json")
+    assert not make(output, inputs=[moved])
+    write_json(source, 2)
+    with pytest.raises(InputError, match=r'input responses/in\.json: "[0-9a-f]{64}" -> "[0-9a-f]{64}"'):
+        make(output, inputs=[source])
+
+
+def test_an_interrupted_run_goes_on_with_its_file_and_keeps_its_start(tmp_path):
+    output = tmp_path / "a.json"
+    with pytest.raises(KeyboardInterrupt), run(output, SETTINGS, [], overwrite=False):
+        write_json(output, "half")
+        raise KeyboardInterrupt
+    assert read(output)["finished"] is None
+    facts = read(output) | {"started": "2025-01-01T00:00:00+00:00"}
+    write_json(manifest_path(output), facts)
+    with pytest.raises(InputError, match="seed: 7 -> 8"):
+        make(output, SETTINGS | {"seed": 8})
+    with run(output, SETTINGS, [], overwrite=False) as state:
+        assert not state.finished and json.loads(output.read_text()) == "half"
+    assert read(output)["started"] == "2025-01-01T00:00:00+00:00" and read(output)["finished"]
+
+
+def test_an_interrupted_run_that_wrote_nothing_binds_nobody(tmp_path):
+    output = tmp_path / "a.json"
+    with pytest.raises(KeyboardInterrupt), run(output, SETTINGS, [], overwrite=False):
+        raise KeyboardInterrupt
+    assert make(output, {"other": 1})
+
+
+def test_what_an_interrupted_run_left_of_a_folder_is_made_again(tmp_path):
+    output = tmp_path / "model"
+    with pytest.raises(KeyboardInterrupt), run(output, SETTINGS, [], overwrite=False):
+        output.mkdir()
+        raise KeyboardInterrupt
+    with run(output, SETTINGS, [], overwrite=False) as state:
+        assert not state.finished and not output.exists()
+        output.mkdir()
+    with run(output, SETTINGS, [], overwrite=False) as state:
+        assert state.finished and output.exists()
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_overwrite_begins_anew_also_with_a_broken_manifest(tmp_path, folder):
+    output = tmp_path / "a.json"
+    for content in ("{", None):
+        with run(output, {"x": content}, [], overwrite=True) as state:
+            assert not state.finished and not output.exists()
+            output.mkdir() if folder else output.write_text("1")
+        if content:
+            manifest_path(output).write_text(content)
+    assert read(output)["settings"] == {"x": None}
+
+
+def test_an_output_of_unknown_origin_is_refused_and_such_a_folder_is_never_removed(tmp_path):
+    output = tmp_path / "model"
+    output.mkdir()
+    (output / "mine.txt").write_text("precious")
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match=r"has no model\.run\.json"):
+            make(output, overwrite=overwrite)
+    assert (output / "mine.txt").read_text() == "precious"
+    (tmp_path / "a.json").write_text("1")
+    with pytest.raises(InputError, match=r"has no a\.json\.run\.json"):
+        make(tmp_path / "a.json")
+
+
+def test_overwrite_is_refused_while_another_process_writes_the_file(tmp_path):
+    output = tmp_path / "a.jsonl"
+    with RecordLog(output), pytest.raises(InputError, match="another process is writing"):
+        make(output, overwrite=True)
+    assert output.exists()
+
+
+def test_missing_and_unfinished_inputs_are_refused(tmp_path):
+    source = tmp_path / "in.json"
+    with pytest.raises(InputError, match=r"in\.json is missing"):
+        make(tmp_path / "out.json", inputs=[source])
+    with pytest.raises(KeyboardInterrupt), run(source, {}, [], overwrite=False):
+        write_json(source, "half")
+        raise KeyboardInterrupt
+    with pytest.raises(InputError, match=r"in\.json is not finished"):
+        make(tmp_path / "out.json", inputs=[source])
+    make(source, {})
+    assert make(tmp_path / "out.json", inputs=[source])
+
+
+def test_a_record_input_stands_for_all_its_shards(tmp_path):
+    for index in range(2):
+        (tmp_path / f"r.{index}-of-2.jsonl").write_text("")
+    make(tmp_path / "out.json", inputs=[tmp_path / "r.jsonl"])
+    assert list(read(tmp_path / "out.json")["inputs"]) == ["r.0-of-2.jsonl", "r.1-of-2.jsonl"]
+    (tmp_path / "r.0-of-2.jsonl").unlink()
+    with pytest.raises(InputError, match=r"r\.0-of-2\.jsonl missing"):
+        make(tmp_path / "new.json", inputs=[tmp_path / "r.jsonl"])
+
+
+def test_the_git_revision_is_that_of_the_source_tree_and_none_outside_git(tmp_path, monkeypatch):
+    monkeypatch.setattr(manifest, "SOURCE", tmp_path)
+    assert manifest._git_revision() is None
+    git = ["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+    (tmp_path / "a").write_text("1")
+    for arguments in (["init", "-q"], ["add", "a"], ["commit", "-q", "-m", "a"]):
+        subprocess.run([*git, *arguments], check=True)
+    revision = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    assert manifest._git_revision() == revision
+    (tmp_path / "a").write_text("2")
+    assert manifest._git_revision() == f"{revision}-dirty"
+    monkeypatch.setenv("PATH", "")
+    assert manifest._git_revision() is None

@@ -1,0 +1,146 @@
+import json
+import re
+import time
+
+import huggingface_hub
+import pytest
+import torch
+from tokenizers import Tokenizer, pre_tokenizers
+from tokenizers.models import WordLevel
+from transformers import (
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from thinksteer.models import MODELS, ModelRef, load_model, load_tokenizer, resolve
+from thinksteer.records import InputError
+from thinksteer.thinking import TEMPLATES
+
+DEEPSEEK = ("<｜User｜>", "<｜Assistant｜>", "<think>", "</think>")
+QWEN = ("<|im_start|>", "<|im_end|>", "<think>", "</think>")
+CHAT = "{% for m in messages %}{{ m.content }}{% endfor %}{{ '<|im_end|>\n<|im_start|>assistant\n' }}"
+
+
+def save_checkpoint(folder, special, chat_template=None):
+    """A Hugging Face folder with a tiny bfloat16 Qwen2 and a tokenizer that knows the special tokens."""
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 16, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
+    config = Qwen2Config(**sizes, num_attention_heads=2, num_key_value_heads=1, bos_token_id=0, eos_token_id=1)
+    Qwen2ForCausalLM(config).bfloat16().save_pretrained(folder)
+    words = Tokenizer(WordLevel({word: index for index, word in enumerate(("?", *special))}, "?"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="?")
+    tokenizer.chat_template = chat_template
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return save_checkpoint(tmp_path_factory.mktemp("models") / "mine", DEEPSEEK)
+
+
+def test_every_known_model_has_a_known_template_and_every_edited_one_a_base():
+    assert {model.template for model in MODELS.values()} <= TEMPLATES.keys()
+    edited = {key for key in MODELS if key.startswith("ThinkEdit-")}
+    assert {key.removeprefix("ThinkEdit-") for key in edited} == {k for k, m in MODELS.items() if m.edited_heads}
+    assert MODELS["ThinkEdit-deepseek-llama3-8b"].location == "cesun/ThinkEdit-deepseek-llama3-8b"
+
+
+def test_upstreams_heads_are_carried_as_published():
+    assert [MODELS[f"deepseek-{key}"].edited_heads for key in ("qwen-1.5b", "llama3-8b", "qwen-14b", "qwen-32b")] == [
+        20,
+        40,
+        80,
+        160,
+    ]
+    assert all(len(model.first_heads) == 5 for model in MODELS.values() if model.edited_heads)
+    assert MODELS["deepseek-qwen-14b"].first_heads[2] == (28, 21)
+
+
+def test_a_key_a_hub_id_and_a_folder_are_told_apart(tmp_path, checkpoint):
+    key = resolve("deepseek-qwen-1.5b", tmp_path)
+    assert (key.location, key.template.name) == ("deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", "deepseek")
+    folder = resolve(str(checkpoint), tmp_path)
+    assert (folder.location, folder.template.name) == (str(checkpoint), "deepseek")
+    hub = resolve("owner/some-model", tmp_path, template="qwen3")
+    assert (hub.key, hub.location, hub.template.name) == ("owner/some-model", "owner/some-model", "qwen3")
+
+
+def test_a_model_edited_here_comes_before_the_published_one_of_the_same_name(tmp_path):
+    name = "ThinkEdit-deepseek-qwen-1.5b"
+    assert resolve(name, tmp_path).location == "cesun/ThinkEdit-deepseek-qwen-1.5b"
+    made = tmp_path / "models" / name
+    made.mkdir(parents=True)
+    (made / "config.json").write_text(json.dumps({}))
+    assert resolve(name, tmp_path) == ModelRef(name, str(made), TEMPLATES["deepseek"])
+
+
+def test_an_edited_model_is_prompted_like_its_base(tmp_path):
+    made = tmp_path / "models" / "ThinkEdit-qwen3-4b"
+    made.mkdir(parents=True)
+    (made / "config.json").write_text("{}")
+    assert resolve("ThinkEdit-qwen3-4b", tmp_path).template.name == "qwen3"
+
+
+def test_an_unknown_name_lists_the_known_ones(tmp_path):
+    with pytest.raises(InputError, match=r'no model "deepsek".*tiny-reasoner.*qwq-32b'):
+        resolve("deepsek", tmp_path)
+    with pytest.raises(InputError, match=r'"chatty".*deepseek'):
+        resolve("tiny-reasoner", tmp_path, template="chatty")
+
+
+@pytest.mark.parametrize("end, name", [("", "qwen3"), ("{{ '<think>\n' }}", "qwq")])
+def test_a_folders_template_is_told_from_its_tokens_and_its_own_chat_template(tmp_path, end, name):
+    folder = save_checkpoint(tmp_path / "mine", QWEN, CHAT + end)
+    assert resolve(str(folder), tmp_path).template.name == name
+
+
+@pytest.mark.parametrize("special", [QWEN, ("<user>",)])
+def test_a_folder_whose_template_cannot_be_told_asks_for_it(tmp_path, special):
+    folder = save_checkpoint(tmp_path / "mine", special)
+    with pytest.raises(InputError, match="--template is one of deepseek"):
+        resolve(str(folder), tmp_path)
+    assert resolve(str(folder), tmp_path, template="qwq").template.name == "qwq"
+
+
+def test_a_folder_loads_as_float32_on_the_cpu_and_in_the_dtype_asked_for(tmp_path, checkpoint):
+    ref = resolve(str(checkpoint), tmp_path)
+    model = load_model(ref, device="cpu")
+    assert model.dtype == torch.float32 and not model.training
+    assert load_model(ref, device="cpu", dtype="bfloat16").dtype == torch.bfloat16
+    assert load_tokenizer(ref).convert_tokens_to_ids("<think>") == 3
+
+
+def test_impossible_devices_and_dtypes_are_refused(tmp_path, checkpoint, monkeypatch):
+    ref = resolve(str(checkpoint), tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match="--device cpu"):
+        load_model(ref, device="cuda")
+    with pytest.raises(InputError, match=r'"int8".*bfloat16'):
+        load_model(ref, device="cpu", dtype="int8")
+
+
+def test_a_folder_without_weights_is_an_error_in_words(tmp_path, checkpoint):
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "config.json").write_bytes((checkpoint / "config.json").read_bytes())
+    ref = ModelRef("broken", str(broken), TEMPLATES["deepseek"])
+    with pytest.raises(InputError, match="broken cannot be loaded"):
+        load_model(ref, device="cpu")
+    with pytest.raises(InputError, match="broken has no tokenizer files"):
+        load_tokenizer(ref)
+
+
+@pytest.mark.parametrize("offline", [True, False])
+def test_a_model_that_is_neither_here_nor_reachable_says_what_to_do_at_once(tmp_path, monkeypatch, offline):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
+    ref = resolve("deepseek-qwen-32b", tmp_path)
+    begun = time.monotonic()
+    for load in (load_model, load_tokenizer):
+        with pytest.raises(InputError, match=re.escape(f"hf download {ref.location}) or give --model a local folder")):
+            load(ref)
+    assert time.monotonic() - begun < 5

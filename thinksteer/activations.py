@@ -1,0 +1,129 @@
+"""Means of activations over spans of tokens. Sums are formed inside the hooks: no activation outlives its layer."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+from transformers import PreTrainedModel
+
+from thinksteer.layout import Layout, Place
+from thinksteer.records import InputError, Passage, Site
+
+Key = TypeVar("Key")
+
+
+@dataclass(frozen=True, eq=False)
+class ClassMeans:
+    """`means[site][label]`: `[num_layers, hidden_size]` on the CPU; `counts[label]`: the examples averaged."""
+
+    means: dict[Site, dict[str, Tensor]]
+    counts: dict[str, int]
+
+
+def class_means(
+    model: PreTrainedModel,
+    passages: Sequence[Passage],
+    sites: Sequence[Site],
+    max_batch_tokens: int,
+    after_norm: bool = False,
+) -> ClassMeans:
+    """The mean activation of each label at each site, every layer, in one pass over the passages.
+
+    A span is one example: its tokens are averaged first, then the examples of a label, each with the same weight
+    (ThinkEdit, section 3.1). `after_norm` reads the last layer's "block_out" behind the final norm, as upstream's
+    `hidden_states[1:]` does; the default reads it before, in the same space as the other layers and as steering.
+    """
+    layout = Layout(model)
+    places = {site: [layout.site(layer, site) for layer in range(len(layout.layers))] for site in sites}
+    if after_norm and "block_out" in places:
+        places["block_out"][-1] = Place(layout.norm, "output")
+    return ClassMeans(span_means(model, passages, places, max_batch_tokens), count_labels(passages))
+
+
+def count_labels(passages: Sequence[Passage]) -> dict[str, int]:
+    """How many spans each label has."""
+    return dict(Counter(span.label for passage in passages for span in passage.spans))
+
+
+def span_means(
+    model: PreTrainedModel,
+    passages: Sequence[Passage],
+    places: Mapping[Key, Sequence[Place]],
+    max_batch_tokens: int,
+) -> dict[Key, dict[str, Tensor]]:
+    """Per key and label: the mean over examples of the mean over a span, `[len(places[key]), width]` on the CPU.
+
+    Summed in float32, in float64 for a float64 model. Only the decoder runs: no output layer, no cache.
+    """
+    dtype = torch.float64 if model.dtype == torch.float64 else torch.float32
+    sums: dict[Key, list[dict[str, Tensor]]] = {key: [{} for _ in row] for key, row in places.items()}
+    batch: list[Passage] = []
+
+    def add_means(totals: dict[str, Tensor], hidden: Tensor) -> None:  # hidden [B, T, width], of the current `batch`
+        for row, passage in enumerate(batch):
+            for span in passage.spans:
+                mean = hidden[row, span.start : span.end].mean(dim=0, dtype=dtype)
+                totals[span.label] = totals[span.label] + mean if span.label in totals else mean
+
+    device = model.get_input_embeddings().weight.device
+    with ExitStack() as hooks, torch.inference_mode(), tqdm(total=len(passages), unit="passage") as progress:
+        for key, row in places.items():
+            for place, totals in zip(row, sums[key], strict=True):
+                hooks.callback(place.watch(partial(add_means, totals)).remove)
+        for batch in pack(passages, max_batch_tokens):
+            model.base_model(input_ids=_pad(batch).to(device), use_cache=False)
+            progress.update(len(batch))
+    counts = count_labels(passages)
+    return {key: {label: _average(row, label, counts[label]) for label in counts} for key, row in sums.items()}
+
+
+def pack(passages: Sequence[Passage], max_batch_tokens: int) -> list[list[Passage]]:
+    """Batches of passages of like length, at most `max_batch_tokens` tokens each, padding included; longest first.
+
+    A passage longer than that makes a batch of its own.
+    """
+    for passage in passages:
+        _check(passage)
+    batches: list[list[Passage]] = []
+    for passage in sorted(passages, key=_reach, reverse=True):
+        # The first of a batch is its longest: it sets the width.
+        if batches and (len(batches[-1]) + 1) * _reach(batches[-1][0]) <= max_batch_tokens:
+            batches[-1].append(passage)
+        else:
+            batches.append([passage])
+    return batches
+
+
+def _check(passage: Passage) -> None:
+    if not passage.spans:
+        raise InputError(f"passage {passage.id} has no span to read")
+    for span in passage.spans:
+        if not 0 <= span.start < span.end <= len(passage.ids):
+            raise InputError(f"passage {passage.id}: span {span} does not lie in its {len(passage.ids)} tokens")
+
+
+def _reach(passage: Passage) -> int:
+    """Tokens that have to be read: attention is causal, so what follows the last span changes nothing."""
+    return max(span.end for span in passage.spans)
+
+
+def _pad(batch: Sequence[Passage]) -> Tensor:
+    """Token ids `[B, T]`, padded on the right: real tokens keep their positions and, attention being causal, never
+    see the padding, so that it needs neither a mask nor a padding token."""
+    ids = torch.zeros(len(batch), max(map(_reach, batch)), dtype=torch.long)
+    for row, passage in zip(ids, batch, strict=True):
+        row[: _reach(passage)] = torch.tensor(passage.ids[: _reach(passage)])
+    return ids
+
+
+def _average(layers: Sequence[Mapping[str, Tensor]], label: str, count: int) -> Tensor:
+    means = torch.stack([totals[label].cpu() / count for totals in layers])
+    if not torch.isfinite(means).all():
+        raise InputError(f'the mean activation of "{label}" is not finite: load the model as bfloat16 or float32')
+    return means

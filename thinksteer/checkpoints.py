@@ -1,0 +1,169 @@
+"""Edit a Hugging Face checkpoint as a stream: files copied, named tensors patched in place, one in memory at a time."""
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thinksteer.files import atomic_folder, read_json
+from thinksteer.records import InputError
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+HEADER_LIMIT = 100_000_000  # bytes, as in the safetensors library
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """Where a tensor lies: bytes [start, end) of `file`, a path relative to the checkpoint."""
+
+    file: str
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+def checkpoint_tensors(source: Path) -> dict[str, tuple[int, ...]]:
+    """The name and shape of every tensor. InputError if the folder is no whole safetensors checkpoint."""
+    return {name: entry.shape for name, entry in _entries(source).items()}
+
+
+def read_tensor(source: Path, name: str) -> Tensor:
+    """One tensor, in its stored dtype. InputError if there is none of that name or it is not floating point."""
+    entry = _find(_entries(source), name, source)
+    return _read(source / entry.file, name, entry)
+
+
+def rewrite_checkpoint(source: Path, target: Path, rewrite: Mapping[str, Callable[[Tensor], Tensor]]) -> None:
+    """Write `target`: `source` with each named tensor replaced by what its function makes of it.
+
+    Each function gets a tensor of its own in the stored dtype and must return the same shape and dtype (ValueError).
+    Every other byte of every file is that of `source`; hidden subfolders and `original` (Meta's unconverted weights)
+    are left out, symbolic links (the Hugging Face cache) are followed. Memory: one tensor and what its function uses.
+    `target` appears when it is whole. InputError: `target` is there already, lies inside `source` or does not fit on
+    the disk; a name is unknown or its tensor quantised; `source` is broken.
+    """
+    entries = _entries(source)
+    patches = {name: _find(entries, name, source) for name in rewrite}
+    if target.resolve().is_relative_to(source.resolve()):
+        raise InputError(f"{target} lies inside {source}, which it is made from: write elsewhere")
+    files = _files(source)
+    with atomic_folder(target) as folder:
+        _require_space(sum((source / file).stat().st_size for file in files), target)
+        for file in files:
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / file, folder / file)
+        for name, entry in patches.items():
+            _patch(folder / entry.file, name, entry, rewrite[name])
+
+
+def _patch(path: Path, name: str, entry: _Entry, change: Callable[[Tensor], Tensor]) -> None:
+    new = change(_read(path, name, entry))
+    if tuple(new.shape) != entry.shape or new.dtype != FLOATS[entry.dtype]:
+        found, wanted = f"{list(new.shape)} {new.dtype}", f"{list(entry.shape)} {FLOATS[entry.dtype]}"
+        raise ValueError(f"{name} became {found}, must stay {wanted}")
+    with open(path, "r+b") as file:
+        file.seek(entry.start)
+        file.write(memoryview(new.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
+
+
+def _read(path: Path, name: str, entry: _Entry) -> Tensor:
+    if entry.dtype not in FLOATS:
+        raise InputError(f"{path}: {name} is stored as {entry.dtype}: take the checkpoint that is not quantised")
+    data = bytearray(entry.end - entry.start)
+    with open(path, "rb") as file:
+        file.seek(entry.start)
+        file.readinto(data)
+    return torch.frombuffer(data, dtype=FLOATS[entry.dtype]).reshape(entry.shape)
+
+
+def _entries(source: Path) -> dict[str, _Entry]:
+    """Every tensor of a checkpoint, from the headers of its files alone."""
+    single, index = (source / SINGLE).exists(), (source / INDEX).exists()
+    if single and index:
+        raise InputError(f"{source} holds both {SINGLE} and {INDEX}: remove the one that is not meant")
+    if single:
+        return _header(source, SINGLE)
+    if not index:
+        raise InputError(_no_weights(source))
+    weight_map: dict[str, str] | None = read_json(source / INDEX).get("weight_map")
+    if not weight_map:
+        raise InputError(f"{source / INDEX} has no weight_map: download it again")
+    shards = {file: _header(source, file) for file in sorted(set(weight_map.values()))}
+    for name, file in weight_map.items():
+        if name not in shards[file]:
+            raise InputError(f"{source / file} lacks {name}, which {INDEX} places there: download it again")
+    return {name: shards[file][name] for name, file in weight_map.items()}
+
+
+def _no_weights(source: Path) -> str:
+    if not source.is_dir():
+        return f"{source} is no folder: give a checkpoint's folder"
+    if list(source.glob("*.bin")):
+        return f"{source} has only .bin weights: load and save it once with save_pretrained, which writes safetensors"
+    return f"{source} has neither {SINGLE} nor {INDEX}: give a checkpoint's folder"
+
+
+def _header(source: Path, file: str) -> dict[str, _Entry]:
+    """The tensors of one safetensors file: 8 bytes of header length, little endian, the JSON header, the data."""
+    path = source / file
+    if Path(file).is_absolute() or ".." in Path(file).parts:
+        raise InputError(f"{source / INDEX} names {file!r}, outside the checkpoint")
+    if not path.is_file():
+        raise InputError(f"{path} is missing: download the checkpoint again")
+    size = path.stat().st_size
+    with open(path, "rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        broken = InputError(f"{path} is no whole safetensors file (a git-lfs pointer?): download it again")
+        if not 2 <= length <= min(HEADER_LIMIT, size - 8):
+            raise broken
+        try:
+            header: dict[str, Any] = json.loads(stream.read(length))
+            header.pop("__metadata__", None)
+            entries = {name: _entry(file, 8 + length, value) for name, value in header.items()}
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise broken from None
+    if any(not 8 + length <= entry.start <= entry.end <= size for entry in entries.values()):
+        raise broken
+    return entries
+
+
+def _entry(file: str, data_start: int, value: Mapping[str, Any]) -> _Entry:
+    start, end = value["data_offsets"]
+    entry = _Entry(file, value["dtype"], tuple(value["shape"]), data_start + start, data_start + end)
+    if entry.dtype in FLOATS and end - start != math.prod(entry.shape) * FLOATS[entry.dtype].itemsize:
+        raise ValueError("shape and bytes disagree")
+    return entry
+
+
+def _find(entries: Mapping[str, _Entry], name: str, source: Path) -> _Entry:
+    if name not in entries:
+        alike = [known for known in entries if known.rsplit(".", 2)[-2:] == name.rsplit(".", 2)[-2:]]
+        raise InputError(f"{source} has no tensor {name}; it has {', '.join((alike or list(entries))[:3])}, ...")
+    return entries[name]
+
+
+def _files(source: Path) -> list[Path]:
+    """What to copy, relative to `source`."""
+    files = []
+    for folder, folders, names in os.walk(source, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".") and name != "original"]
+        files += [Path(folder, name).relative_to(source) for name in names]
+    for file in files:
+        if not (source / file).is_file():
+            raise InputError(f"{source / file} is no file, or a link to nothing: download the checkpoint again")
+    return sorted(files)
+
+
+def _require_space(needed: int, target: Path) -> None:
+    free = shutil.disk_usage(target.parent).free
+    if needed > free:
+        raise InputError(f"{target} needs {needed / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB free")

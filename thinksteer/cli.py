@@ -1,0 +1,192 @@
+"""What the scripts' command lines share: flag groups, checked values, and how a script ends."""
+
+import argparse
+import math
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from thinksteer.methods import METHODS
+from thinksteer.records import InputError
+from thinksteer.thinking import TEMPLATES
+
+STOPPED = 130  # exit status after Ctrl-C, as in shells; USAGE is argparse's
+USAGE = 2
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE, f"error: {message} (--help lists all flags)\n")
+
+
+class Distinct(argparse.Action):
+    """For a flag with several values: refuses the same value twice."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        twice = next((value for index, value in enumerate(values) if value in values[:index]), None)
+        if twice is not None:
+            parser.error(f"argument {option_string}: {twice} is given twice")
+        setattr(namespace, self.dest, values)
+
+
+def parser(doc: str) -> argparse.ArgumentParser:
+    """A parser whose help begins with the script's docstring. Flags cannot be abbreviated."""
+    return Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+
+
+def add_model(parser: argparse.ArgumentParser, several: Sequence[str] = ()) -> None:
+    """The flags that choose and load a model; with `several` defaults, `--model` takes any number of them."""
+    what = "model key, name under models/, local folder or hub id (default: %(default)s)"
+    if several:
+        parser.add_argument("--model", nargs="+", action=Distinct, default=list(several), help=what)
+    else:
+        parser.add_argument("--model", default="tiny-reasoner", help=what)
+    parser.add_argument(
+        "--template",
+        choices=TEMPLATES,
+        help="how to prompt a model that is not listed (default: told by its tokenizer)",
+    )
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: %(default)s")
+    dtypes = ["auto", "float32", "bfloat16", "float16"]
+    parser.add_argument("--dtype", choices=dtypes, default="auto", help="of the weights (default: %(default)s)")
+    parser.add_argument("--trust_remote_code", action="store_true", help="run Python code that comes with the model")
+
+
+def add_controls(parser: argparse.ArgumentParser, default: Sequence[str]) -> None:
+    parser.add_argument(
+        "--control",
+        nargs="+",
+        action=Distinct,
+        choices=METHODS,
+        default=list(default),
+        help="which directions (default: %(default)s)",
+    )
+
+
+def add_data(parser: argparse.ArgumentParser, several: bool = False) -> None:
+    """The flags that choose questions; with `several`, `--dataset` takes any number of keys."""
+    what = "dataset key, or a name of your own for --data_file (default: %(default)s)"
+    if several:
+        parser.add_argument("--dataset", nargs="+", action=Distinct, default=["arithmetic"], help=what)
+    else:
+        parser.add_argument("--dataset", default="arithmetic", help=what)
+    parser.add_argument("--split", default="test", help="default: %(default)s")
+    parser.add_argument(
+        "--data_file", type=Path, help="local JSONL, JSON, CSV or Parquet file, read by the conventions of --dataset"
+    )
+    parser.add_argument("--question_column", help="of --data_file (default: the usual names)")
+    parser.add_argument("--answer_column", help="of --data_file (default: the usual names)")
+    parser.add_argument("--id_column", help="of --data_file (default: the row number is the id)")
+    parser.add_argument("--n_questions", type=positive_int, help="use only so many (default: all)")
+    parser.add_argument(
+        "--data_seed", type=natural_int, default=0, help="makes the questions of arithmetic (default: %(default)s)"
+    )
+
+
+def add_artifacts(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--artifacts", type=Path, default=Path("artifacts"), help="root of all files (default: %(default)s)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="remove an earlier output and begin anew")
+
+
+def add_sampling(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--n_samples", type=positive_int, default=1, help="per question (default: %(default)s)")
+    parser.add_argument(
+        "--max_length", type=positive_int, default=8192, help="most tokens a response may have (default: %(default)s)"
+    )
+    parser.add_argument("--instruction", default="", help="text put after every question (default: none)")
+    parser.add_argument("--seed", type=natural_int, default=0, help="of the sampling (default: %(default)s)")
+    own = "(default: the model's own generation settings)"
+    parser.add_argument("--temperature", type=temperature, help=f"0 is greedy {own}")
+    parser.add_argument("--top_p", type=share, help=f"above 0, at most 1 {own}")
+    parser.add_argument("--top_k", type=natural_int, help=f"0 keeps every token {own}")
+
+
+def add_shard(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--shard", type=shard, metavar="I/N", help="do part I (from 0) of N (default: everything)")
+
+
+def add_batch_tokens(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--batch_tokens",
+        type=positive_int,
+        default=16384,
+        help="tokens in one batch, padding too (default: %(default)s)",
+    )
+
+
+def positive_int(text: str) -> int:
+    return _int(text, least=1)
+
+
+def natural_int(text: str) -> int:
+    return _int(text, least=0)
+
+
+def finite_float(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number")
+    return value
+
+
+def temperature(text: str) -> float:
+    value = finite_float(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is below 0")
+    return value
+
+
+def share(text: str) -> float:
+    value = finite_float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
+    return value
+
+
+def shard(text: str) -> tuple[int, int]:
+    """ "i/n" -> (i, n)."""
+    index, slash, count = text.partition("/")
+    if not slash or not index.isdecimal() or not count.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form I/N, such as 0/4")
+    if int(index) >= int(count):
+        raise argparse.ArgumentTypeError(f"{text!r}: I counts from 0 and stays below N")
+    return int(index), int(count)
+
+
+def run(main: Callable[[], None]) -> NoReturn:
+    """Run a script's `main` and exit: 0; 2 and one line for the user's errors; 130 if stopped (Ctrl-C, SIGTERM)."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        main()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(USAGE)
+    except KeyboardInterrupt:
+        print("stopped; run the same command to go on", file=sys.stderr)
+        sys.exit(STOPPED)
+    sys.exit(0)
+
+
+def _int(text: str, least: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+    if value < least:
+        raise argparse.ArgumentTypeError(f"{text} is below {least}")
+    return value

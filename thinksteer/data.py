@@ -1,0 +1,226 @@
+r"""The data sets, read from the hub, from a local file or made by the embedded model's world, as `Problem`s.
+
+Question and reference answer are read by each data set's conventions (`DATASETS`); where a file brings its own columns,
+they can be named. Reference answers follow GSM8K (`#### 18`) or MATH (`\boxed{18}` in a solution) or stand alone.
+"""
+
+import contextlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from thinksteer import arithmetic, grading, hub, rows
+from thinksteer.records import InputError, Problem
+from thinksteer.rows import Row
+
+QUESTION_COLUMNS, ANSWER_COLUMNS = ("question", "problem"), ("answer", "solution")  # the first that is there
+
+ARITHMETIC_QUESTIONS = 1200  # without --n_questions: as many as the embedded model's published figures rest on
+# ThinkEdit's 140 problems of MATH's level 5 (20 per subject, integer answers), as row numbers in the test split of the
+# subjects in the order of MATH_SUBJECTS, and their answers. Numbers only: the texts come with the data set.
+LEVEL5_140 = Path(__file__).with_name("math_level5_140.json")
+
+# In the order of get_dataset_config_names, as upstream's evaluation joins them; row numbers count through all seven.
+MATH_SUBJECTS = (
+    "algebra",
+    "counting_and_probability",
+    "geometry",
+    "intermediate_algebra",
+    "number_theory",
+    "prealgebra",
+    "precalculus",
+)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of a file's columns; None: the data set's own (of `QUESTION_COLUMNS`, `ANSWER_COLUMNS`), no ids."""
+
+    question: str | None = None
+    answer: str | None = None
+    id: str | None = None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Where a data set is on the hub, its splits there, which rows belong to it, and how a row becomes a problem."""
+
+    hub: str
+    configs: tuple[str, ...]
+    splits: tuple[str, ...]
+    problem: Callable[[Row, Columns, str], Problem]
+    select: Callable[[list[Row]], list[Row]] = list
+
+
+def load(
+    dataset: str,
+    split: str,
+    n_questions: int | None = None,
+    seed: int = 0,
+    data_file: Path | None = None,
+    columns: Columns = Columns(),
+) -> list[Problem]:
+    """The first `n_questions` problems (None: all) of a data set's split, in its order, as upstream takes them.
+
+    `seed` makes the questions of `arithmetic` and touches nothing else. With `data_file` the rows come from that file,
+    read by the conventions of `dataset` if it is one of `DATASETS`. Ids are `<dataset>-<split>-<row number>` (row
+    numbers from 0, counted before a selection by level) or those of the id column.
+    """
+    if dataset == "arithmetic" and data_file is None:
+        return _arithmetic(split, n_questions, seed)
+    known = DATASETS.get(dataset)
+    table = _table(dataset, known, split, data_file)
+    chosen = known.select(table) if known else table
+    if not chosen or (n_questions is not None and n_questions > len(chosen)):
+        wanted = "" if n_questions is None else f", not {n_questions} (--n_questions)"
+        raise InputError(f"{data_file or split}: has {len(chosen)} questions of {dataset}{wanted}")
+    used = chosen[:n_questions]
+    read = known.problem if known else _math_problem
+    problems = [read(row, columns, f"{dataset}-{split}-{row.number}") for row in used]
+    if dataset == "math_level5_140":
+        _check_level5_140(used, problems)
+    _check_ids(used, problems)
+    return problems
+
+
+def _table(dataset: str, known: Dataset | None, split: str, data_file: Path | None) -> list[Row]:
+    """All rows of the split or of the file."""
+    if data_file is not None and dataset == "arithmetic":
+        raise InputError(f"--data_file {data_file}: arithmetic makes its own questions; name the file's with --dataset")
+    if data_file is not None:
+        return rows.read(data_file)
+    if known is None:
+        names = ", ".join(["arithmetic", *DATASETS])
+        raise InputError(f"--dataset {dataset}: no such data set; known are {names}; or give a local file: --data_file")
+    if split not in known.splits:
+        raise InputError(f"--split {split}: {dataset} has {', '.join(known.splits)}")
+    return hub.read(known.hub, known.configs, split)
+
+
+def _arithmetic(split: str, n_questions: int | None, seed: int) -> list[Problem]:
+    if split not in ("train", "test"):
+        raise InputError(f"--split {split}: arithmetic has train, test")
+    count = ARITHMETIC_QUESTIONS if n_questions is None else n_questions
+    return list(islice(arithmetic.problems(split, seed, count), count))
+
+
+def _check_ids(used: Sequence[Row], problems: Sequence[Problem]) -> None:
+    first: dict[str, str] = {}
+    for row, problem in zip(used, problems, strict=True):
+        if problem.id in first:
+            raise InputError(f"{row.place}: the id {problem.id!r} is already that of {first[problem.id]}")
+        first[problem.id] = row.place
+
+
+def _column(row: Row, named: str | None, usual: tuple[str, ...], flag: str) -> str:
+    column = named if named is not None else next((name for name in usual if name in row.values), None)
+    if column is None or column not in row.values:
+        missing = f"no column {named!r}" if named else f"none of the columns {', '.join(usual)}"
+        raise InputError(f"{row.place}: {missing}; there are {', '.join(map(str, row.values))}. Name one with {flag}")
+    return column
+
+
+def _value(row: Row, column: str) -> str:
+    """The text (or number, as text) in a column; empty and broken text is refused."""
+    value = row.values[column]
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise InputError(f"{row.place}: {column} must be text or a number, not {json.dumps(value, default=str)[:80]}")
+    text = str(value).strip()
+    if not text:
+        raise InputError(f"{row.place}: {column} is empty")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{row.place}: {column} holds half a character ({error.reason})") from error
+    return text
+
+
+def _id(row: Row, columns: Columns, numbered: str) -> str:
+    return numbered if columns.id is None else _value(row, _column(row, columns.id, (), "--id_column"))
+
+
+def reference(text: str) -> str | None:
+    r"""The answer in a GSM8K or MATH gold text: after the last `####` (without thousands commas), else the last box.
+
+    None if it has neither. Upstream's stage 3 reads `####\s*(\d+)`, which stops at commas and misses signs: 16 of
+    GSM8K's 1319 test answers come out wrong.
+    """
+    if "####" in text:
+        return text.rpartition("####")[2].strip().replace(",", "") or None
+    return grading.last_boxed(text)
+
+
+def _math_problem(row: Row, columns: Columns, numbered: str) -> Problem:
+    question = _value(row, _column(row, columns.question, QUESTION_COLUMNS, "--question_column"))
+    column = _column(row, columns.answer, ANSWER_COLUMNS, "--answer_column")
+    gold = _value(row, column)
+    answer = reference(gold)
+    if answer is None and ("####" in gold or column == "solution"):
+        raise InputError(f"{row.place}: {column} states no answer (#### or \\boxed)")
+    return Problem(_id(row, columns, numbered), question, answer or gold)
+
+
+def _choice_problem(row: Row, columns: Columns, numbered: str) -> Problem:
+    r"""A multiple-choice question in upstream's prompt format; the answer is the option's number, from 1.
+
+    Upstream asks for `\boxed{{index}}`: its string is no f-string, so the doubled braces reach the model. Here they are
+    single, which is what was meant. The file's answer is an index from 0 (as in cais/mmlu) or a letter.
+    """
+    question = _value(row, _column(row, columns.question, QUESTION_COLUMNS, "--question_column"))
+    choices = row.values[_column(row, None, ("choices",), "choices")]
+    if isinstance(choices, str):  # of a CSV file
+        with contextlib.suppress(json.JSONDecodeError):
+            choices = json.loads(choices)
+    if not isinstance(choices, list) or len(choices) < 2 or not all(isinstance(choice, str) for choice in choices):
+        raise InputError(f"{row.place}: choices must be a list of at least two texts")
+    gold = _value(row, _column(row, columns.answer, ("answer",), "--answer_column"))
+    number = int(gold) + 1 if gold.isdecimal() else grading.option(gold)
+    if number is None or not 1 <= number <= len(choices):
+        raise InputError(f"{row.place}: answer {gold!r} is no index from 0 or letter of its {len(choices)} choices")
+    options = "\n".join(f"{index}. {choice}" for index, choice in enumerate(choices, start=1))
+    asked = "Choose from the above options and the answer format should be '\\boxed{index}'."
+    return Problem(_id(row, columns, numbered), f"{question}\n{options}\n{asked}", str(number), "choice")
+
+
+def _level(level: int) -> Callable[[list[Row]], list[Row]]:
+    def select(table: list[Row]) -> list[Row]:
+        column = _column(table[0], None, ("level",), "level")
+        return [row for row in table if str(row.values.get(column)).removeprefix("Level ") == str(level)]
+
+    return select
+
+
+def _level5_140(table: list[Row]) -> list[Row]:
+    """ThinkEdit's 140 rows out of the whole MATH test split, or a file of just those rows (upstream's CSV)."""
+    numbers = json.loads(LEVEL5_140.read_text())["rows"]
+    if len(table) == len(numbers):
+        return table
+    if len(table) <= max(numbers):
+        have = f"{table[0].place.partition(' ')[0]} has {len(table)} rows"
+        raise InputError(f"math_level5_140: {have}; give MATH's 5000 test problems, or only the 140")
+    return [table[number] for number in numbers]
+
+
+def _check_level5_140(used: Sequence[Row], problems: Sequence[Problem]) -> None:
+    """The rows are named by number: their answers show whether these are the rows meant."""
+    for row, problem, answer in zip(used, problems, json.loads(LEVEL5_140.read_text())["answers"], strict=False):
+        if grading.decide(problem.answer, str(answer), "math") is not True:
+            raise InputError(
+                f"{row.place}: the answer is {problem.answer!r}, of math_level5_140 it is {answer}; the rows must be "
+                f"in the order of the hub's {', '.join(MATH_SUBJECTS)} test splits"
+            )
+
+
+_MATH = ("EleutherAI/hendrycks_math", MATH_SUBJECTS)
+DATASETS: dict[str, Dataset] = {
+    "gsm8k": Dataset("openai/gsm8k", ("main",), ("train", "test"), _math_problem),
+    "mmlu_elementary_math": Dataset(
+        "cais/mmlu", ("elementary_mathematics",), ("test", "validation", "dev"), _choice_problem
+    ),
+    "MATH-500": Dataset("HuggingFaceH4/MATH-500", ("default",), ("test",), _math_problem),
+    "MATH-level1": Dataset(*_MATH, ("train", "test"), _math_problem, _level(1)),
+    "MATH-level5": Dataset(*_MATH, ("train", "test"), _math_problem, _level(5)),
+    "math_level5_140": Dataset(*_MATH, ("test",), _math_problem, _level5_140),
+}

@@ -1,0 +1,193 @@
+"""Continuous batching over any Hugging Face causal LM that caches plain keys and values (Qwen2/3, Llama, Mistral, ...).
+
+Rows run in phases of growing cache width. A row that outgrows a phase's columns is taken out and prefilled again in a
+later phase, together with the others that did; so short responses never pay for the width of long ones, and the memory
+budget always holds as many rows as the phase's width allows.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+from tqdm import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from thinksteer.engines.batch import Batch, Row
+from thinksteer.engines.cache import LayerShape, SlotCache, layer_shapes, slot_attention
+from thinksteer.engines.sampling import check
+from thinksteer.records import Edit, InputError, Request, Response, Sampling
+from thinksteer.steering import applied
+from thinksteer.thinking import Template, Thinking, delimiters, read
+
+CPU_CACHE_GIB = 1.0
+CUDA_CACHE_SHARE = 0.7  # of the memory that is free once the model is loaded; the rest is for activations
+SLACK = 8  # columns / SLACK are free after every compaction; places / SLACK may be free before the batch is refilled
+
+
+class HFEngine:
+    """Generates with transformers. `cache_gib` bounds the key-value cache, `max_batch` the rows that run together."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        template: Template,
+        cache_gib: float | None = None,
+        max_batch: int = 256,
+        first_columns: int = 512,
+    ) -> None:
+        self.model, self.tokenizer, self.template = model.eval(), tokenizer, template
+        self.cache_bytes = _cache_bytes(model) if cache_gib is None else int(cache_gib * 2**30)
+        self.max_batch, self.first_columns = max_batch, first_columns
+        self.open_ids, self.close_ids = delimiters(template, tokenizer)
+        self.eos_ids = _eos_ids(model, tokenizer)
+
+    def generate(
+        self, requests: Iterable[Request], sampling: Sampling, edits: Sequence[Edit] = ()
+    ) -> Iterator[Response]:
+        """Responses in the order in which they finish. Every position, prompts included, is steered by the edits.
+
+        The model is steered until the iterator ends or is closed. InputError for parameters out of range, a request
+        that the cache budget cannot hold, attention this engine lacks, or logits that are not finite.
+        """
+        check(sampling)
+        rows = [
+            Row(request, list(request.prompt_ids), len(request.prompt_ids) + sampling.max_tokens)
+            for request in requests
+        ]
+        for row in rows:
+            if not row.ids:
+                raise InputError(f"request {row.request.id!r} has an empty prompt")
+        if not rows:
+            return
+        run = _Run(self, sampling)
+        longest = max(row.stop for row in rows) + run.forced_room
+        shapes = layer_shapes(self.model, longest)
+        with (
+            slot_attention(self.model),
+            applied(self.model, edits),
+            tqdm(total=len(rows), unit="response", desc="generate") as progress,
+        ):
+            tokens = 0
+            for row in self._phases(run, rows, shapes, longest):
+                tokens += row.drawn
+                progress.set_postfix(tokens=tokens, refresh=False)
+                progress.update()
+                yield run.response(row)
+
+    def _phases(self, run: "_Run", rows: list[Row], shapes: list[LayerShape], longest: int) -> Iterator[Row]:
+        final = -(-longest * SLACK // (SLACK - 1))  # wide enough that no row outgrows it
+        columns, per_token = min(self.first_columns, final), sum(shape.bytes_per_token for shape in shapes)
+        if self.cache_bytes < final * per_token:
+            raise InputError(
+                f"one response may need {final * per_token / 2**30:.2f} GiB of cache, the budget is "
+                f"{self.cache_bytes / 2**30:.2f} GiB; lower --max_length or raise the cache budget"
+            )
+        while rows:
+            # Rows need room to grow, else they would leave at once.
+            fits = [row for row in rows if columns == final or len(row.ids) <= columns // 2]
+            rows = [row for row in rows if columns < final and len(row.ids) > columns // 2]
+            if fits:
+                slots = min(self.max_batch, len(fits), self.cache_bytes // (columns * per_token))
+                batch = Batch(self.model, SlotCache(shapes, slots, columns), run.sampling)
+                rows += yield from run.phase(batch, deque(fits))
+                del batch  # its cache is freed before the next phase's is made
+            columns = min(2 * columns, final)
+
+
+class _Run:
+    """One call of `generate`: what happens to rows between the steps of a batch."""
+
+    def __init__(self, engine: HFEngine, sampling: Sampling) -> None:
+        self.engine, self.sampling = engine, sampling
+        template, tokenizer, forced = engine.template, engine.tokenizer, sampling.forced_answer
+        if forced and template.close not in forced:
+            raise InputError(f"the forced answer {forced!r} lacks {template.close!r}, which closes the thinking")
+        # Closed thinking needs no second closing: there only what follows the delimiter is appended.
+        texts = {"capped": forced, "closed": forced.partition(template.close)[2]}
+        self.forced_ids = {
+            status: tokenizer(text, add_special_tokens=False).input_ids for status, text in texts.items() if text
+        }
+        longest = max(map(len, self.forced_ids.values()), default=0)
+        self.forced_room = longest + sampling.forced_tokens if self.forced_ids else 0
+
+    def phase(self, batch: Batch, waiting: deque[Row]) -> Iterator[Row]:
+        """Runs rows in a batch until none is left; yields those that are done, returns those that outgrew it."""
+        outgrown: list[Row] = []
+        while waiting or batch.live:
+            if batch.full:
+                outgrown += batch.take_out(longer_than=batch.cache.columns - batch.cache.columns // SLACK)
+                batch.drop_done()
+                batch.move_window(batch.column - batch.begin)
+            places = batch.cache.slots if waiting else len(batch.rows)
+            if places - batch.live >= places / SLACK:
+                batch.drop_done()
+                free = min(batch.cache.slots - len(batch.rows), len(waiting))
+                if free:
+                    yield from self._settle(batch.admit([waiting.popleft() for _ in range(free)]))
+                if outgrown and not waiting and batch.live <= batch.cache.slots / SLACK:
+                    outgrown += batch.take_out(longer_than=0)  # the last few finish faster among the next phase's rows
+            if batch.live:
+                yield from self._settle(batch.step())
+        return outgrown
+
+    def _settle(self, drawn: Iterable[tuple[Row, int]]) -> Iterator[Row]:
+        """Appends the drawn tokens; yields the rows that this ended."""
+        for row, token in drawn:
+            row.ids.append(token)
+            if token not in self.engine.eos_ids and len(row.ids) == row.stop and row.forced_at is None:
+                self._force(row)
+            row.done = token in self.engine.eos_ids or len(row.ids) == row.stop
+            if row.done:
+                yield row
+
+    def _force(self, row: Row) -> None:
+        forced = self.forced_ids.get(self._thinking(row).status)
+        if forced:
+            row.forced_at = row.drawn
+            row.ids += forced
+            row.stop = len(row.ids) + self.sampling.forced_tokens
+
+    def _thinking(self, row: Row) -> Thinking:
+        engine, prompt = self.engine, row.request.prompt_ids
+        finish = "stop" if row.forced_at is None and row.ids[-1] in engine.eos_ids else "length"
+        return read(
+            prompt,
+            row.ids[len(prompt) :],
+            engine.open_ids,
+            engine.close_ids,
+            engine.template.opened_in_prompt,
+            self.sampling.max_tokens,
+            finish,
+        )
+
+    def response(self, row: Row) -> Response:
+        ids = row.ids[len(row.request.prompt_ids) :]
+        ended = ids[-1] in self.engine.eos_ids
+        thinking = self._thinking(row)
+        return Response(
+            id=row.request.id,
+            sample=row.request.sample,
+            prompt=row.request.prompt,
+            # Delimiters may be special tokens (s1), so none are skipped; only the EOS is no text.
+            text=self.engine.tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=False),
+            token_ids=tuple(ids),
+            thinking_tokens=thinking.tokens,
+            status=thinking.status,
+            finish="stop" if ended and row.forced_at is None else "length",
+            forced_at=row.forced_at,
+            seed=row.request.seed,
+        )
+
+
+def _cache_bytes(model: PreTrainedModel) -> int:
+    if model.device.type == "cuda":
+        return int(torch.cuda.mem_get_info(model.device)[0] * CUDA_CACHE_SHARE)
+    return int(CPU_CACHE_GIB * 2**30)
+
+
+def _eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """The tokens that end a response: the generation config's and the tokenizer's, as in vLLM."""
+    stated = model.generation_config.eos_token_id
+    own = [stated] if isinstance(stated, int) else stated or []
+    return frozenset([*own, *([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])])

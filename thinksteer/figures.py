@@ -1,0 +1,247 @@
+"""Every figure, and the only import of matplotlib. A function takes numbers and the path of the PNG it writes.
+
+Colours are Okabe and Ito's (told apart by colour-blind readers): the base is blue, its edits orange first, and random
+controls are grey and broken.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
+from numpy.typing import ArrayLike
+
+from thinksteer.analysis import accuracy_below, accuracy_by_length
+from thinksteer.comparison import Family
+from thinksteer.intervals import Estimate
+from thinksteer.records import Head
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+GREYS = ("#6e6e6e", "#9a9a9a", "#c0c0c0")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+BINS = 30
+Point = Mapping[str, Any]
+"""A steering summary's point: "weight", "layer", the keys of `analysis.metrics`; "control" where several are drawn."""
+
+
+@dataclass(frozen=True)
+class Style:
+    """How one series is drawn."""
+
+    colour: str
+    line: str
+    marker: str
+
+
+def _series(index: int) -> Style:
+    return Style(COLOURS[index % len(COLOURS)], "-", MARKERS[index % len(MARKERS)])
+
+
+def styles(family: Family) -> dict[str, Style]:
+    """The style of each model of a family, the same in every figure."""
+    edits, controls = family.having("edited"), family.having("control")
+    result = {family.base.model: _series(0)} if family.base else {}
+    result |= {member.model: _series(index) for index, member in enumerate(edits, start=1)}
+    for index, member in enumerate(controls):
+        result[member.model] = Style(GREYS[index % len(GREYS)], ("--", ":", "-.")[index % 3], MARKERS[index % 7])
+    return result
+
+
+def _panels(count: int, width: float, height: float, stacked: bool = False) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` panels, `width` x `height` inches in all, without the frame's top and right."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    rows, columns = (count, 1) if stacked else (1, count)
+    panels = list(figure.subplots(rows, columns, squeeze=False, sharex=stacked).flat)
+    for panel in panels:
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.grid(True, color="#e4e4e4", linewidth=0.6)
+        panel.set_axisbelow(True)
+    return figure, panels
+
+
+def _save(figure: Figure, path: Path) -> None:
+    figure.savefig(path, dpi=150, format="png")
+
+
+def _legend(figure: Figure, panel: Axes) -> None:
+    """Names above the panels, where they cover no data; none for a single unnamed series."""
+    handles, labels = panel.get_legend_handles_labels()
+    if labels:
+        columns = 1 if max(map(len, labels)) > 40 else 2
+        figure.legend(handles, labels, loc="outside upper left", ncols=columns, frameon=False, fontsize=9)
+
+
+def _curve(panel: Axes, xs: ArrayLike, estimates: Sequence[Estimate], style: Style, label: str) -> None:
+    """Accuracies in % with their intervals as a band."""
+    panel.plot(xs, [100 * one.value for one in estimates], style.line, color=style.colour, label=label, linewidth=1.6)
+    low = [100 * (one.value if one.low is None else one.low) for one in estimates]
+    high = [100 * (one.value if one.high is None else one.high) for one in estimates]
+    panel.fill_between(xs, low, high, color=style.colour, alpha=0.13, linewidth=0)
+
+
+def threshold_figure(family: Family, path: Path) -> None:
+    """The paper's plot: accuracy of the responses whose thinking is shorter than a threshold, by threshold.
+
+    The thresholds are spaced by ratio, not evenly as upstream's, since what the edit changes is at the short end.
+    """
+    lengths = [record.length for member in family.members for record in member.records if record.length is not None]
+    first = max(1.0, float(np.quantile(lengths, 0.01))) if lengths else 1.0
+    thresholds = np.geomspace(first, max(lengths, default=1) + 1, BINS)
+    figure, (panel,) = _panels(1, 7, 4)
+    for member in family.members:
+        below = accuracy_below(member.records, thresholds.tolist())
+        drawn = [(at, one) for at, one in zip(thresholds, below, strict=True) if one is not None]
+        style = styles(family)[member.model]
+        _curve(panel, [at for at, _ in drawn], [one for _, one in drawn], style, member.model)
+    panel.set(xscale="log", xlim=thresholds[[0, -1]], xlabel="threshold (tokens of thinking, log scale)")
+    panel.set(ylabel="accuracy below the threshold (%)", ylim=(0, 102))
+    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panel.xaxis.set_major_formatter(ScalarFormatter())
+    panel.xaxis.set_minor_formatter(NullFormatter())
+    _legend(figure, panel)
+    _save(figure, path)
+
+
+def decile_figure(family: Family, path: Path) -> None:
+    """Accuracy within each tenth of a model's responses, from its shortest thinking to its longest."""
+    figure, (panel,) = _panels(1, 7, 4)
+    for index, member in enumerate(family.members):
+        style = styles(family)[member.model]
+        estimates = [one for _, one in accuracy_by_length(member.records)]
+        xs = np.arange(1, len(estimates) + 1) + 0.12 * (index - (len(family.members) - 1) / 2)  # side by side
+        values = np.asarray([100 * one.value for one in estimates])
+        below = values - [100 * (one.value if one.low is None else one.low) for one in estimates]
+        above = [100 * (one.value if one.high is None else one.high) for one in estimates] - values
+        panel.errorbar(
+            xs,
+            values,
+            yerr=np.stack([below, above]),
+            color=style.colour,
+            linestyle=style.line,
+            marker=style.marker,
+            markersize=4,
+            linewidth=1.2,
+            label=member.model,
+        )
+    panel.set(xlabel="tenth of the model's own responses (1: shortest thinking)", ylabel="accuracy (%)", ylim=(-2, 102))
+    panel.set_xticks(range(1, 11))
+    _legend(figure, panel)
+    _save(figure, path)
+
+
+def length_histogram(lengths: Mapping[str, Sequence[int]], path: Path) -> None:
+    """Thinking lengths in tokens by name, in shared bins, as shares of each name's responses; dashed lines: means."""
+    longest = max((max(values) for values in lengths.values() if values), default=0)
+    edges = np.linspace(0, longest + 1, BINS + 1)
+    figure, (panel,) = _panels(1, 7, 3.4)
+    for index, (name, values) in enumerate(lengths.items()):
+        if not values:
+            continue
+        colour = _series(index).colour
+        weights = np.full(len(values), 100 / len(values))
+        panel.hist(values, edges, weights=weights, color=colour, alpha=0.18)
+        label = f"{name} (mean {np.mean(values):.0f}, n = {len(values)})"
+        panel.hist(values, edges, weights=weights, color=colour, histtype="step", linewidth=1.6, label=label)
+        panel.axvline(float(np.mean(values)), color=colour, linestyle="--", linewidth=1.1)
+    panel.set(xlabel="thinking length (tokens)", ylabel="share of responses (%)")
+    panel.set_xlim(0, longest + 1)
+    _legend(figure, panel)
+    _save(figure, path)
+
+
+def _metric(panel: Axes, xs: Sequence[float], points: Sequence[Point], key: str, style: Style, label: str) -> None:
+    """One metric of steering points with its interval; points where it does not exist are left out."""
+    scale = 100 if key == "accuracy" else 1
+    drawn = [(x, point) for x, point in zip(xs, points, strict=True) if point[key] is not None]
+    values = [scale * point[key] for _, point in drawn]
+    panel.plot([x for x, _ in drawn], values, color=style.colour, marker=style.marker, markersize=4, label=label)
+    sure = [(x, point[f"{key}_interval"]) for x, point in drawn if None not in point[f"{key}_interval"]]
+    low, high = ([scale * interval[side] for _, interval in sure] for side in (0, 1))
+    panel.fill_between([x for x, _ in sure], low, high, color=style.colour, alpha=0.15, linewidth=0)
+
+
+def _steering_panels(xlabel: str) -> tuple[Figure, list[Axes]]:
+    figure, panels = _panels(2, 7, 5.4, stacked=True)
+    panels[0].set(ylabel="accuracy (%)", ylim=(0, 102))
+    panels[1].set(ylabel="mean thinking (tokens)", xlabel=xlabel)
+    return figure, panels
+
+
+def steering_figure(points: Sequence[Point], path: Path) -> None:
+    """Accuracy and mean length against the weight of a direction added in all layers, one line per control."""
+    everywhere = [point for point in points if point["layer"] is None]
+    figure, panels = _steering_panels("weight of the direction (0: not steered)")
+    for index, control in enumerate(dict.fromkeys(point.get("control", "") for point in everywhere)):
+        line = sorted((p for p in everywhere if p.get("control", "") == control), key=lambda p: float(p["weight"]))
+        weights = [float(point["weight"]) for point in line]
+        for panel, key in zip(panels, ("accuracy", "mean_length"), strict=True):
+            _metric(panel, weights, line, key, _series(index), control)
+    for panel in panels:
+        panel.axvline(0, color="#888888", linewidth=0.8)
+    panels[1].set_ylim(bottom=0)
+    _legend(figure, panels[0])
+    _save(figure, path)
+
+
+def layerwise_figure(points: Sequence[Point], path: Path) -> None:
+    """Accuracy and mean length against the one steered layer, a line per weight; dashed: not steered, if measured."""
+    figure, panels = _steering_panels("steered layer")
+    single = [point for point in points if point["layer"] is not None]
+    unsteered = next((point for point in points if point["layer"] is None and point["weight"] == 0), None)
+    for index, weight in enumerate(sorted({float(point["weight"]) for point in single})):
+        line = sorted((p for p in single if float(p["weight"]) == weight), key=lambda p: int(p["layer"]))
+        for panel, key in zip(panels, ("accuracy", "mean_length"), strict=True):
+            _metric(panel, [int(p["layer"]) for p in line], line, key, _series(index), f"weight {weight:+g}")
+    for panel, key in zip(panels, ("accuracy", "mean_length"), strict=True):
+        if unsteered is not None and unsteered[key] is not None:
+            scale = 100 if key == "accuracy" else 1
+            panel.axhline(scale * unsteered[key], color="#555555", linestyle="--", linewidth=1, label="not steered")
+    panels[1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    panels[1].set_ylim(bottom=0)
+    _legend(figure, panels[0])
+    _save(figure, path)
+
+
+def direction_figure(norms: Sequence[float], cosines: Sequence[float], path: Path) -> None:
+    """Per layer: the direction's norm, and the cosine between the long and the short mean. Both `[num_layers]`."""
+    figure, panels = _panels(2, 7.4, 3)
+    for panel, values, colour in zip(panels, (norms, cosines), COLOURS, strict=False):
+        panel.plot(range(len(values)), values, color=colour, marker="o", markersize=3)
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        panel.set_xlabel("layer")
+    panels[0].set(ylabel="norm of long minus short")
+    panels[0].set_ylim(bottom=0)
+    panels[1].set(ylabel="cosine of long and short means")
+    _save(figure, path)
+
+
+def head_heatmap(scores: ArrayLike, heads: Sequence[Head], path: Path) -> None:
+    """Head scores `[num_layers, num_heads]`, red where a head writes the short-reasoning direction; boxes: `heads`."""
+    grid = np.asarray(scores, dtype=np.float64)
+    limit = float(np.quantile(np.abs(grid), 0.99)) or 1.0  # one extreme head must not grey out all others
+    n_layers, n_heads = grid.shape
+    cell = min(0.45, 6.2 / n_heads, 9 / n_layers)  # inches
+    figure = Figure(figsize=(max(3.2, n_heads * cell) + 1.6, max(2.2, n_layers * cell) + 0.9), layout="constrained")
+    panel = figure.subplots()
+    image = panel.imshow(grid, cmap="coolwarm", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
+    size = 72 * cell * 0.62  # points
+    panel.plot(
+        [head.head for head in heads],
+        [head.layer for head in heads],
+        linestyle="none",
+        marker="s",
+        markersize=size,
+        markerfacecolor="none",
+        markeredgecolor="black",
+        markeredgewidth=max(0.6, size / 12),
+    )
+    panel.set(xlabel="head", ylabel="layer")
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+    panel.yaxis.set_major_locator(MaxNLocator(integer=True))
+    bar = figure.colorbar(image, ax=panel, fraction=0.05, extend="both")
+    bar.set_label("writes short reasoning (score)")
+    _save(figure, path)

@@ -1,0 +1,158 @@
+"""Whole files or none: every artifact is written beside its place, flushed to the disk, and renamed into it.
+
+A process killed at any moment leaves the old file (or none) and at most a hidden
+`.<stem>.<host>-<pid>.partial<suffix>`, which the next writer of the same file removes.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from thinksteer.records import InputError
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a path in the same folder, same suffix, to write; on a clean exit it becomes `path`, else it is gone."""
+    partial = _partial(path)
+    try:
+        yield partial
+        sync(partial)
+        os.replace(partial, path)
+        sync(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a new, empty folder to fill; on a clean exit it becomes `path`, else it is gone.
+
+    InputError if `path` is there already and not empty: a folder is never replaced.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise InputError(f"{path} is there already: remove it or write elsewhere")
+    partial = _partial(path)
+    partial.mkdir()
+    try:
+        yield partial
+        for folder, _, names in os.walk(partial, topdown=False):
+            for name in names:
+                sync(Path(folder, name))
+            sync(Path(folder))
+        os.replace(partial, path)
+        sync(path.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _partial(path: Path) -> Path:
+    """Where to write before renaming to `path`. What killed processes of this host left there is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    host = re.sub(r"[^\w.]", "_", socket.gethostname())
+    # The suffix stays last, since writers such as matplotlib choose the format by it.
+    name = f".{path.stem}.{host}-{{}}.partial{path.suffix}"
+    pattern = re.compile(re.escape(name).replace(r"\{\}", r"(\d+)"))
+    for left in path.parent.iterdir():
+        if (match := pattern.fullmatch(left.name)) and not _runs(int(match[1])):
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+    return path.with_name(name.format(os.getpid()))
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it runs, under another user
+        return True
+    return pid != os.getpid()
+
+
+def sync(path: Path) -> None:
+    """Flush a file or a folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def claim(file: IO[bytes], path: Path) -> None:
+    """Lock the open file at `path` until it is closed. InputError if another process has it.
+
+    The lock is shared with forked children: start worker processes with `spawn`, or before the file is opened.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError(f"{path}: another process is writing it: wait for it, stop it, or use --shard") from None
+    if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+        raise InputError(f"{path}: another process has just removed it: run this again")
+
+
+def sha256(path: Path) -> str:
+    """The hexadecimal digest of a file's bytes, read in blocks."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write strict JSON (UTF-8, indented). ValueError for NaN and infinities: absent numbers are null."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8; a lone surrogate becomes its escape."""
+    with atomic(path) as partial:
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file. InputError if it is missing or broken."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: run the stage that writes it") from None
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON ({error}): restore it or make it again") from None
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write tensors (any device, any strides) with string metadata: the same values give the same bytes."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    data = save(plain)  # header length (8 bytes, little endian), JSON header, tensors
+    start = 8 + int.from_bytes(data[:8], "little")
+    # The library writes metadata in an order that changes from call to call, and with it the file's sha256.
+    header = {"__metadata__": dict(sorted(metadata.items()))} | json.loads(data[8:start])
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the tensors stay aligned
+    with atomic(path) as partial:
+        partial.write_bytes(len(text).to_bytes(8, "little") + text + data[start:])
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read all tensors of a safetensors file, on the CPU, and its metadata. InputError if it is missing or broken."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = file.keys()
+            return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: run the stage that writes it") from None
+    except SafetensorError as error:
+        raise InputError(f"{path} is not a safetensors file ({error}): restore it or make it again") from None

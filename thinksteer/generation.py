@@ -1,0 +1,75 @@
+"""From problems to graded records through an engine: what generating, steering and evaluating have in common."""
+
+import hashlib
+from collections.abc import Collection, Iterator, Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+from thinksteer.engines import Engine
+from thinksteer.grading import Grader
+from thinksteer.records import Edit, Problem, Record, Request, Response, Sampling
+from thinksteer.thinking import Template, prompt_ids
+
+
+def record_seed(seed: int, id: str, sample: int) -> int:
+    """The seed of one sample of one question: the same whatever else is generated, shared by no other sample."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{sample}/{id}".encode()).digest()[:8], "big") >> 1
+
+
+def requests(
+    problems: Sequence[Problem],
+    template: Template,
+    tokenizer: PreTrainedTokenizerBase,
+    instruction: str,
+    n_samples: int,
+    seed: int,
+    done: Collection[tuple[str, int]],
+) -> list[Request]:
+    """A request for every sample of every problem whose (id, sample) is not `done`."""
+    asked = []
+    for problem in problems:
+        prompt = template.prompt(problem.question, instruction)
+        ids = prompt_ids(template, tokenizer, prompt)
+        asked += [
+            Request(problem.id, sample, prompt, ids, record_seed(seed, problem.id, sample))
+            for sample in range(n_samples)
+            if (problem.id, sample) not in done
+        ]
+    return asked
+
+
+def records(
+    engine: Engine,
+    problems: Sequence[Problem],
+    asked: Sequence[Request],
+    sampling: Sampling,
+    grader: Grader,
+    edits: Sequence[Edit] = (),
+) -> Iterator[Record]:
+    """Graded records in the order in which the engine finishes them."""
+    by_id = {problem.id: problem for problem in problems}
+    for response in engine.generate(asked, sampling, edits):
+        problem = by_id[response.id]
+        yield _record(problem, response, grader)
+
+
+def _record(problem: Problem, response: Response, grader: Grader) -> Record:
+    graded = grader.grade(response.text, problem.answer, problem.kind)
+    return Record(
+        id=problem.id,
+        sample=response.sample,
+        question=problem.question,
+        reference=problem.answer,
+        kind=problem.kind,
+        prompt=response.prompt,
+        response=response.text,
+        token_ids=response.token_ids,
+        thinking_tokens=response.thinking_tokens,
+        response_tokens=len(response.token_ids),
+        status=response.status,
+        finish_reason=response.finish,
+        forced_at=response.forced_at,
+        seed=response.seed,
+        prediction=graded.prediction,
+        correct=graded.correct,
+    )

@@ -1,0 +1,70 @@
+"""The Hugging Face hub, or its cache on this machine when the hub is out of reach."""
+
+import contextlib
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+from thinksteer.records import InputError
+from thinksteer.rows import Row
+
+TIMEOUT_S = 5.0
+
+
+def read(name: str, configs: tuple[str, ...], split: str) -> list[Row]:
+    """All rows of a data set's split, the configs one after the other and counted through.
+
+    InputError if it is neither within reach nor in the cache.
+    """
+    import datasets
+
+    table: list[Row] = []
+    with _offline_unless_reachable():
+        for config in configs:
+            try:
+                values = datasets.load_dataset(name, config, split=split)
+            except (OSError, ValueError) as error:  # out of reach, not cached, or cached without this config
+                raise InputError(
+                    f"cannot load {name}, neither from the hub nor from the cache ({error}); "
+                    "give a copy of the data: --data_file FILE (.jsonl, .json, .csv, .parquet)"
+                ) from error
+            table += [
+                Row(number, f"{name} {config} {split} row {number}", dict(row))
+                for number, row in enumerate(values, start=len(table))
+            ]
+    return table
+
+
+@contextlib.contextmanager
+def _offline_unless_reachable() -> Iterator[None]:
+    """Without the hub `datasets` retries for half a minute before it looks into its cache; offline it looks at once."""
+    import datasets
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE or reachable():
+        yield
+        return
+    before = datasets.config.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = False, before
+
+
+def reachable() -> bool:
+    """Whether the hub answers within seconds, through the proxy if one is set, and is not switched off."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        urllib.request.urlopen(urllib.request.Request(constants.ENDPOINT, method="HEAD"), timeout=TIMEOUT_S).close()
+    except urllib.error.HTTPError:
+        return True
+    except urllib.error.URLError as error:
+        return isinstance(error.reason, ssl.SSLError)  # its certificates are for the hub's client to judge
+    except (TimeoutError, ConnectionError):
+        return False
+    return True

@@ -1,0 +1,177 @@
+"""Run manifests: beside every artifact, `<its name>.run.json` says what made it, from what, and whether it is whole."""
+
+import json
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from thinksteer.files import claim, read_json, sha256, write_json
+from thinksteer.journal import record_files
+from thinksteer.records import InputError
+
+FOLDERS = ("responses", "directions", "steering", "heads", "models", "evaluations", "reports")
+PACKAGES = ("torch", "transformers", "numpy", "safetensors", "tokenizers", "vllm")
+SOURCE = Path(__file__).resolve().parent.parent
+
+
+@dataclass
+class Run:
+    """The run of a stage that makes `output`.
+
+    `finished`: an earlier run with the same settings and inputs completed, so there is nothing to do. `device` is what
+    the manifest will say; a stage whose model runs in another process sets it, else it is the GPU that this process
+    used, or "cpu".
+    """
+
+    output: Path
+    finished: bool
+    device: str | None = None
+
+
+@contextmanager
+def run(output: Path, settings: Mapping[str, Any], inputs: Sequence[Path], overwrite: bool) -> Iterator[Run]:
+    """Guard the making of `output`, a file or a folder, from `settings` (JSON values and paths) and input files.
+
+    A `.jsonl` input stands for all its shards. On entry the manifest is compared and, unless the run is finished,
+    written; on a clean exit it gets its `finished` time. What an interrupted run with the same settings and inputs
+    left is kept if it is a file (a `RecordLog` goes on with it), removed if it is a folder (whole or made again).
+
+    InputError: an input is missing or itself unfinished; the output is there but was made from other settings or
+    inputs (each difference is listed), or has no manifest. `overwrite` removes output and manifest first.
+    """
+    settings = json.loads(json.dumps(settings, default=os.fspath, allow_nan=False))
+    hashes = _hash_inputs(inputs, _root(output))
+    manifest = manifest_path(output)
+    if overwrite:
+        _remove(output, manifest)
+    facts = _facts(settings, hashes)
+    if output.exists():  # else a manifest alone protects nothing
+        earlier = read_json(manifest) if manifest.exists() else None
+        _require_same(output, earlier, facts)
+        if earlier["finished"] is not None:
+            yield Run(output, finished=True)
+            return
+        facts["started"] = earlier["started"]
+        if output.is_dir():
+            shutil.rmtree(output)
+    write_json(manifest, facts)
+    state = Run(output, finished=False)
+    yield state
+    write_json(manifest, facts | {"finished": _now(), "device": state.device or _device()})
+
+
+def manifest_path(output: Path) -> Path:
+    return output.with_name(f"{output.name}.run.json")
+
+
+def _facts(settings: dict[str, Any], hashes: dict[str, str]) -> dict[str, Any]:
+    """All that a manifest holds; nothing is taken from the environment, so no secret can be."""
+    return {
+        "command": sys.argv,
+        "settings": settings,
+        "seed": settings.get("seed"),
+        "versions": {"python": platform.python_version()} | _versions(),
+        "git_revision": _git_revision(),
+        "inputs": hashes,
+        "started": _now(),
+        "finished": None,
+        "host": socket.gethostname(),
+        "device": None,
+    }
+
+
+def _require_same(output: Path, earlier: dict[str, Any] | None, facts: dict[str, Any]) -> None:
+    if earlier is None:
+        raise InputError(f"{output} has no {manifest_path(output).name}, so what made it is unknown: move it away")
+    changes = _changes("", earlier["settings"], facts["settings"])
+    # A file that moved is the same input.
+    if sorted(earlier["inputs"].values()) != sorted(facts["inputs"].values()):
+        changes += _changes("input ", earlier["inputs"], facts["inputs"])
+    if changes:
+        listed = "\n  ".join(changes)
+        raise InputError(f"{output} was made otherwise (old -> new):\n  {listed}\nUse --overwrite to make it anew.")
+
+
+def _changes(prefix: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    def show(values: Mapping[str, Any], name: str) -> str:
+        return json.dumps(values[name], ensure_ascii=False) if name in values else "absent"
+
+    names = [*old, *(name for name in new if name not in old)]
+    pairs = [(name, show(old, name), show(new, name)) for name in names]
+    return [f"{prefix}{name}: {before} -> {after}" for name, before, after in pairs if before != after]
+
+
+def _remove(output: Path, manifest: Path) -> None:
+    if output.is_dir():
+        if not manifest.exists():
+            raise InputError(f"{output} has no {manifest.name}, so it may not be ours to remove: move it away")
+        shutil.rmtree(output)
+    elif output.exists():
+        with open(output, "rb") as file:
+            claim(file, output)
+            output.unlink()
+    manifest.unlink(missing_ok=True)
+
+
+def _hash_inputs(inputs: Sequence[Path], root: Path) -> dict[str, str]:
+    files = [part for path in inputs for part in (record_files(path) if path.suffix == ".jsonl" else [path])]
+    hashes = {}
+    for path in files:
+        if not path.is_file():
+            raise InputError(f"{path} is missing: run the stage that writes it")
+        manifest = manifest_path(path)
+        if manifest.exists() and read_json(manifest)["finished"] is None:
+            raise InputError(f"{path} is not finished: run again the command in {manifest.name}, it goes on")
+        place = path.resolve()
+        inside = place.is_relative_to(root)
+        hashes[str(place.relative_to(root) if inside else place)] = sha256(path)
+    return hashes
+
+
+def _root(output: Path) -> Path:
+    """The artifacts root above an output: the parent of the nearest folder of the artifact layout."""
+    place = output.resolve()
+    return next((above.parent for above in (place, *place.parents) if above.name in FOLDERS), place.parent)
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _git_revision() -> str | None:
+    """The commit of this source tree, with `-dirty` if it was changed; None outside git."""
+    if not (SOURCE / ".git").exists():
+        return None
+    command = ["git", "-C", str(SOURCE), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (FileNotFoundError, subprocess.CalledProcessError):  # no git, or a tree that git does not trust
+        return None
+    return answer.stdout.strip()
+
+
+def _device() -> str:
+    # Only asked if this process used CUDA: asking would start it, and engines that fork would fail.
+    return torch.cuda.get_device_name() if torch.cuda.is_initialized() else "cpu"
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

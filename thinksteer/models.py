@@ -1,0 +1,245 @@
+"""Which models there are, what a name given by the user means, and how a model is loaded."""
+
+import importlib.util
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import ModelCard, hf_hub_download, snapshot_download, try_to_load_from_cache
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+
+from thinksteer.hub import reachable
+from thinksteer.records import InputError
+from thinksteer.thinking import TEMPLATES, Template
+
+TINY_REASONER = Path(__file__).parent / "tiny_reasoner"
+EDITED = "ThinkEdit-"  # what the name of an edited model begins with
+HASHED_BYTES = 1 << 28  # weights up to this size are inputs of a run by their hash, larger ones by their config alone
+
+
+@dataclass(frozen=True)
+class Model:
+    """A known model: a hub id or a folder, its prompt template, and what upstream published about its short heads.
+
+    `edited_heads` is how many heads upstream edits, `first_heads` the (layer, head) upstream found first. `quantile`: the
+    share of the longest and of the shortest chains to compare where the paper's 1000 and 100 tokens do not fit.
+    """
+
+    location: str
+    template: str
+    quantile: float | None = None
+    edited_heads: int | None = None
+    first_heads: tuple[tuple[int, int], ...] = ()
+
+
+# From ThinkEdit's get_ThinkEdit_models.py at 0820517: `first_heads` are the first five of each list in rank order.
+_BASE = {
+    "tiny-reasoner": Model(str(TINY_REASONER), "deepseek", quantile=0.2),
+    "deepseek-qwen-1.5b": Model(
+        "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", "deepseek", None, 20, ((21, 2), (17, 7), (16, 9), (21, 3), (25, 3))
+    ),
+    "deepseek-llama3-8b": Model(
+        "deepseek-ai/DeepSeek-R1-Distill-Llama-8B",
+        "deepseek",
+        None,
+        40,
+        ((13, 31), (27, 14), (17, 13), (21, 19), (30, 18)),
+    ),
+    "deepseek-qwen-14b": Model(
+        "deepseek-ai/DeepSeek-R1-Distill-Qwen-14B",
+        "deepseek",
+        None,
+        80,
+        ((36, 9), (36, 7), (28, 21), (31, 1), (28, 32)),
+    ),
+    "deepseek-qwen-32b": Model(
+        "deepseek-ai/DeepSeek-R1-Distill-Qwen-32B",
+        "deepseek",
+        None,
+        160,
+        ((44, 21), (52, 7), (61, 9), (58, 30), (52, 9)),
+    ),
+}
+MODELS: dict[str, Model] = {
+    **_BASE,
+    **{EDITED + key: Model(f"cesun/{EDITED}{key}", "deepseek") for key in _BASE if key != "tiny-reasoner"},
+    "qwq-32b": Model("Qwen/QwQ-32B", "qwq"),
+    "s1-32b": Model("simplescaling/s1-32B", "s1"),
+    **{
+        f"qwen3-{size}b": Model(f"Qwen/Qwen3-{size}B", "qwen3", quantile=0.1)
+        for size in ("0.6", "1.7", "4", "8", "14", "32")
+    },
+}
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """A model as the user named it (`key`: of a folder, its name), where it is (folder or hub id), how it is prompted,
+    and which chains of it are long and short (`quantile` of `Model`)."""
+
+    key: str
+    location: str
+    template: Template
+    quantile: float | None = None
+
+
+def resolve(name: str, root: Path, template: str | None = None) -> ModelRef:
+    """What `--model NAME` means: an edited model under `root`/models, a key of MODELS, a folder, or a hub id.
+
+    A model of one's own making comes first: `ThinkEdit-deepseek-qwen-1.5b` is also a published model's key. The
+    template of a model outside the table is told from its tokenizer, unless `template` names it.
+    """
+    if template is not None and template not in TEMPLATES:
+        raise InputError(f'unknown template "{template}": known are {", ".join(TEMPLATES)}')
+    made = root / "models" / name
+    if (made / "config.json").is_file():
+        location = str(made)
+    elif name in MODELS:
+        location = MODELS[name].location
+    elif (Path(name) / "config.json").is_file() or re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        location = name
+    else:
+        raise InputError(
+            f'no model "{name}": it is neither a folder with a config.json, nor made under {root / "models"}, nor a '
+            f"hub id (owner/name), nor one of {', '.join(MODELS)}"
+        )
+    known = MODELS.get(name) or MODELS.get(name.removeprefix(EDITED))
+    if template is None:
+        template = known.template if known else _recognise_template(location)
+    key = Path(location).resolve().name if Path(location).is_dir() and name not in MODELS else name
+    return ModelRef(key, location, TEMPLATES[template], known.quantile if known else None)
+
+
+def _recognise_template(location: str) -> str:
+    """The template of which the tokenizer knows every special token; of several, the one that uses most of them, and
+    of those the one that ends the prompt as the model's own chat template does."""
+    tokenizer = _load_tokenizer(location, trust_remote_code=False)
+    vocabulary, fits = tokenizer.get_vocab(), {}
+    for name, template in TEMPLATES.items():
+        marks = set(re.findall(r"<[^<>\s]+>", template.prompt("") + template.open + template.close))
+        if marks <= vocabulary.keys():
+            fits[name] = len(marks)
+    best = [name for name, marks in fits.items() if marks == max(fits.values())]
+    if len(best) > 1 and tokenizer.chat_template:
+        asked = [{"role": "user", "content": "?"}]
+        own = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+        best = [name for name in best if own.endswith(TEMPLATES[name].after)]
+    if len(best) != 1:
+        raise InputError(
+            f"{location}: its tokenizer does not tell its prompt; --template is one of {', '.join(TEMPLATES)}"
+        )
+    return best[0]
+
+
+def load_tokenizer(ref: ModelRef, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    return _load_tokenizer(ref.location, trust_remote_code)
+
+
+def _load_tokenizer(location: str, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+    _check_available(location)
+    folder = Path(location)
+    # Without this, transformers makes up an empty tokenizer.
+    if folder.is_dir() and not any(folder.glob("tokenizer*")) and not any(folder.glob("vocab*")):
+        raise InputError(f"{location} has no tokenizer files: copy those of the base model there")
+    try:
+        # tokenizer.json is the tokenizer as it was trained with. AutoTokenizer of transformers 5 takes the class of the
+        # architecture instead and rebuilds, for the DeepSeek distillations of Qwen, another one from its vocabulary.
+        own = _own_file(location, "tokenizer.json") and not trust_remote_code
+        loader = PreTrainedTokenizerFast if own else AutoTokenizer
+        return loader.from_pretrained(location, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise InputError(f"the tokenizer of {location} cannot be loaded: {error}") from error
+
+
+def load_model(
+    ref: ModelRef, device: str = "auto", dtype: str = "auto", trust_remote_code: bool = False
+) -> PreTrainedModel:
+    """The model, ready to run. `device` "auto": cuda where there is one, split over several if `accelerate` is there.
+
+    `dtype` "auto": the checkpoint's on cuda, float32 on the CPU, where 16-bit arithmetic is slow.
+    """
+    if device not in ("auto", "cpu") and not torch.cuda.is_available():
+        raise InputError(f"--device {device}: PyTorch finds no CUDA device here; use --device cpu")
+    if dtype != "auto" and dtype not in DTYPES:
+        raise InputError(f'unknown dtype "{dtype}": known are auto, {", ".join(DTYPES)}')
+    _check_available(ref.location)
+    shard = device == "auto" and torch.cuda.device_count() > 1 and importlib.util.find_spec("accelerate") is not None
+    target = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    chosen = DTYPES.get(dtype, torch.float32 if target == "cpu" else "auto")
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            ref.location, dtype=chosen, device_map="auto" if shard else None, trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(f"{ref.location} cannot be loaded: {error}") from error
+    return model.eval() if shard else model.eval().to(target)
+
+
+def generation_config(ref: ModelRef) -> dict[str, Any]:
+    """What the model's generation_config.json states, and nothing else (empty: it has none)."""
+    _check_available(ref.location)
+    file = _own_file(ref.location, "generation_config.json")
+    return json.loads(file.read_text(encoding="utf-8")) if file else {}
+
+
+def folder(ref: ModelRef) -> Path:
+    """The model's checkpoint on this disk; a hub model is downloaded to the cache if it is not there."""
+    _check_available(ref.location)
+    if Path(ref.location).is_dir():
+        return Path(ref.location)
+    return Path(snapshot_download(ref.location, ignore_patterns=["*.bin", "*.pth", "*.gguf", "original/*"]))
+
+
+def fingerprint(ref: ModelRef) -> list[Path]:
+    """The files that tell a local model from another of the same name; none for a hub id."""
+    place = Path(ref.location)
+    weights = list(place.glob("*.safetensors"))
+    small = sum(file.stat().st_size for file in weights) <= HASHED_BYTES
+    return sorted([*place.glob("*.json"), *(weights if small else [])]) if place.is_dir() else []
+
+
+def head_grid(place: Path) -> tuple[int, int]:
+    """How many layers the checkpoint in a folder has, and how many attention heads each."""
+    config = json.loads((place / "config.json").read_text(encoding="utf-8"))
+    return config["num_hidden_layers"], config["num_attention_heads"]
+
+
+def licence(place: Path) -> str | None:
+    """The licence that a model's card states."""
+    card = place / "README.md"
+    return ModelCard.load(card).data.get("license") if card.is_file() else None
+
+
+def _own_file(location: str, name: str) -> Path | None:
+    """A file of a model, downloaded if need be; None if the model has no such file."""
+    if Path(location).is_dir():
+        return Path(location, name) if Path(location, name).is_file() else None
+    try:
+        return Path(hf_hub_download(location, name))
+    except (EntryNotFoundError, LocalEntryNotFoundError):
+        return None
+
+
+def _check_available(location: str) -> None:
+    """Fail at once, in words, where a model is neither here nor to be had: the libraries would try again for long."""
+    if Path(location).is_dir() or isinstance(try_to_load_from_cache(location, "config.json"), str):
+        return
+    download = f"download it where there is a network (hf download {location}) or give --model a local folder"
+    if not reachable():
+        raise InputError(f"{location} is not in the local cache and the hub cannot be reached: {download}")
+    try:
+        hf_hub_download(location, "config.json")
+    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
+        raise InputError(f"{location} cannot be had from the hub ({error}): {download}") from error

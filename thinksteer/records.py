@@ -1,0 +1,157 @@
+"""The frozen values that pass between functions. Nothing else lives here: no reading, no computing."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+Status = Literal["closed", "capped", "eos_open", "no_think"]
+"""How the thinking ended: closed by its delimiter, cut by the token budget, ended by EOS while open, or never begun."""
+
+Site = Literal["attn_out", "mid", "mlp_out", "block_out"]
+"""A place in a decoder layer. `mid` is the residual stream after the attention's addition, before the MLP."""
+
+Finish = Literal["stop", "length"]
+"""Why generation ended: an end-of-sequence token, or the token limit."""
+
+
+class InputError(Exception):
+    """What the user gave cannot be used. The message names the culprit (file, line, flag, shape) and the cure."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One question with its reference answer; `kind` says how an answer is compared (see `grading`)."""
+
+    id: str
+    question: str
+    answer: str
+    kind: Literal["math", "choice"] = "math"
+
+
+@dataclass(frozen=True)
+class Request:
+    """One sample to generate: `prompt_ids` are what the model reads, BOS included; `seed` alone decides its randomness."""
+
+    id: str
+    sample: int
+    prompt: str
+    prompt_ids: tuple[int, ...]
+    seed: int
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Sampling parameters. `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 keep every token.
+
+    When `max_tokens` are spent before an answer (thinking still open, or closed and cut while answering) and
+    `forced_answer` is not empty, its tokens are appended (closing the thinking if it is open) and up to `forced_tokens` more are generated.
+    """
+
+    max_tokens: int
+    temperature: float
+    top_p: float
+    top_k: int
+    repetition_penalty: float = 1.0
+    forced_answer: str = ""
+    forced_tokens: int = 256
+
+
+@dataclass(frozen=True)
+class Response:
+    """What an engine generated for one request.
+
+    `token_ids` are exactly as generated, EOS included, followed by the forced-answer tokens and their continuation from
+    index `forced_at` on (None: nothing was forced). `thinking_tokens` counts the thinking with both its delimiters,
+    None unless `status` is "closed". `finish` is "length" also when an answer was forced.
+    """
+
+    id: str
+    sample: int
+    prompt: str
+    text: str
+    token_ids: tuple[int, ...]
+    thinking_tokens: int | None
+    status: Status
+    finish: Finish
+    forced_at: int | None
+    seed: int
+
+
+@dataclass(frozen=True)
+class Graded:
+    """The answer read out of a response (None: none found) and whether it equals the reference."""
+
+    prediction: str | None
+    correct: bool
+
+
+@dataclass(frozen=True)
+class Record:
+    """One line of every responses, steering and evaluations file; the field names are the JSON keys."""
+
+    id: str
+    sample: int
+    question: str
+    reference: str
+    kind: str
+    prompt: str
+    response: str
+    token_ids: tuple[int, ...]
+    thinking_tokens: int | None
+    response_tokens: int
+    status: Status
+    finish_reason: Finish
+    forced_at: int | None
+    seed: int
+    prediction: str | None
+    correct: bool
+
+    @property
+    def length(self) -> int | None:
+        """Tokens of thinking for averages: of an unfinished chain, those thought until it was cut; None if it never began."""
+        if self.status == "closed":
+            return self.thinking_tokens
+        if self.status == "no_think":
+            return None
+        return self.response_tokens if self.forced_at is None else self.forced_at
+
+
+@dataclass(frozen=True)
+class Span:
+    """Positions [start, end) of a token sequence, and the group they belong to."""
+
+    label: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A token sequence (prompt and response as the model saw them) with the spans to read in it."""
+
+    id: str
+    ids: tuple[int, ...]
+    spans: tuple[Span, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """A run-time intervention: at every position, `coef * vectors[l]` is added at `site` of each layer l in `layers`.
+
+    `vectors`: `[num_layers, hidden_size]`.
+    """
+
+    site: Site
+    vectors: Tensor
+    layers: tuple[int, ...]
+    coef: float
+
+
+@dataclass(frozen=True)
+class Head:
+    """An attention head and its score (larger: it writes more of the short-reasoning direction)."""
+
+    layer: int
+    head: int
+    score: float

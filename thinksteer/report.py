@@ -1,0 +1,142 @@
+"""The tables of a report: upstream's A to D first, in its order, then their matched forms, the changes, the endings."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from thinksteer.analysis import SHORTEST_PERCENTS
+from thinksteer.comparison import Difference, Summary
+from thinksteer.intervals import Estimate
+from thinksteer.tables import Column, Kind, Table
+
+INTERVALS = (
+    "Brackets: 95 % intervals, cluster bootstrap over questions (2000 resamples); Wilson's for accuracies with one"
+    " sample per question."
+)
+SHORTEST = "n is the number of responses at 20 %; a dash where the share is less than one response."
+MATCHED = (
+    "The same (question, sample) pairs in every row: those of the base model's shortest responses. They were picked for"
+    " being short in the base, so any second draw steps back towards the mean: compare edits with controls."
+)
+HELD_OUT = (
+    "Picked by the base's responses as in F, but every model is judged by its next sample of the same question, which"
+    " was not picked in any: free of the step back towards the mean."
+)
+PAIRED = (
+    "Paired by (question, sample); 95 % bootstrap over questions, not corrected for the number of comparisons. The"
+    " exact McNemar p exists with one sample per question only."
+)
+
+MODEL = (Column("model", "text"), Column("role", "text"))
+DATASET_MODEL = (Column("dataset", "text"), *MODEL)
+
+
+def _overall(found: Sequence[Summary], name: str, title: str, field: Literal["accuracy", "length"]) -> Table:
+    """Models as rows, datasets as columns, as upstream prints it."""
+    datasets = list(dict.fromkeys(summary.dataset for summary in found))
+    of_model: dict[str, dict[str, Summary]] = {}
+    for summary in found:
+        of_model.setdefault(summary.model, {})[summary.dataset] = summary
+    rows = []
+    for model, on in of_model.items():
+        cells = [getattr(on[dataset], field) if dataset in on else None for dataset in datasets]
+        rows.append((model, next(iter(on.values())).role, *cells))
+    kind: Kind = "share" if field == "accuracy" else "tokens"
+    columns = (*MODEL, *(Column(dataset, kind) for dataset in datasets))
+    return Table(name, title, columns, tuple(rows), INTERVALS)
+
+
+def _by_share(
+    found: Sequence[Summary],
+    name: str,
+    title: str,
+    field: Literal["shortest", "shortest_length", "matched", "matched_length"],
+    note: str,
+) -> Table:
+    kind: Kind = "tokens" if field.endswith("length") else "share"
+    columns = (*DATASET_MODEL, *(Column(f"shortest {percent} %", kind) for percent in SHORTEST_PERCENTS))
+    rows = []
+    for summary in found:
+        estimates: dict[int, Estimate | None] = getattr(summary, field)
+        largest = estimates[max(SHORTEST_PERCENTS)]
+        n = None if largest is None else largest.n
+        rows.append((summary.dataset, summary.model, summary.role, *(estimates[p] for p in SHORTEST_PERCENTS), n))
+    return Table(name, title, (*columns, Column("n", "count")), tuple(rows), f"{note} {INTERVALS}")
+
+
+COMPARED = (
+    Column("dataset", "text"),
+    Column("group", "text"),
+    Column("model", "text"),
+    Column("minus", "text"),
+)
+
+
+def _changes(found: Sequence[Difference]) -> list[Table]:
+    """The overall change, the change on the base's shortest responses, and there on samples that were not picked."""
+    p_values = any(one.p is not None for one in found)
+    overall = tuple(
+        (one.dataset, one.group, one.model, one.reference, one.accuracy, one.length, *([one.p] if p_values else []))
+        for one in found
+    )
+    measured = [Column("accuracy, points", "change"), Column("thinking, tokens", "token_change")]
+    columns = (*COMPARED, *measured, *([Column("McNemar p", "p")] if p_values else []))
+    title = "E. Change in accuracy and thinking length"
+    result = [Table("difference_overall", title, columns, overall, PAIRED)]
+    shares = tuple(Column(f"shortest {percent} %, points", "change") for percent in SHORTEST_PERCENTS)
+    parts: tuple[tuple[Literal["matched", "held_out"], str, str, str], ...] = (
+        ("matched", "difference_matched", "F. Change in accuracy on the base's shortest responses", MATCHED),
+        ("held_out", "difference_held_out", "F'. The same, on the next sample of the same questions", HELD_OUT),
+    )
+    for field, name, title, note in parts:
+        by_share: list[dict[int, Estimate | None]] = [getattr(one, field) for one in found]
+        if any(estimates[max(SHORTEST_PERCENTS)] is not None for estimates in by_share):
+            rows = tuple(
+                (one.dataset, one.group, one.model, one.reference, *(estimates[p] for p in SHORTEST_PERCENTS))
+                for one, estimates in zip(found, by_share, strict=True)
+            )
+            result.append(Table(name, title, (*COMPARED, *shares), rows, note))
+    return result
+
+
+def _health(found: Sequence[Summary]) -> Table:
+    """How the responses ended, so that no average hides what was cut, missing or looping."""
+    status = ("closed", "capped", "eos_open", "no_think")
+    rates = ("cap_rate", "no_answer_rate", "degenerate_rate")
+    rows = tuple(
+        (
+            summary.dataset,
+            summary.model,
+            summary.metrics["n_questions"],
+            summary.metrics["n_samples"],
+            summary.metrics["max_length"],
+            *(summary.metrics["status"][name] for name in status),
+            *(summary.metrics[rate] for rate in rates),
+        )
+        for summary in found
+    )
+    counts = (Column("questions", "count"), Column("samples", "count"), Column("budget", "tokens"))
+    shares = (*status, "hit the cap", "no answer", "degenerate")
+    columns = (DATASET_MODEL[0], MODEL[0], *counts, *(Column(share, "share") for share in shares))
+    note = (
+        "Shares in %. Thinking closed, cut by the token budget, ended by end-of-text while open, never begun. Capped "
+        "chains enter mean lengths as far as they got (a lower bound), responses that never think do not enter them. "
+        "Degenerate: the end of the text is a loop."
+    )
+    return Table("responses", "G. How the responses ended", columns, rows, note)
+
+
+def tables(found: Sequence[Summary], changes: Sequence[Difference]) -> list[Table]:
+    """Every table of a report; matched and difference tables only where there is a base to compare with."""
+    result = [
+        _overall(found, "accuracy_overall", "A. Accuracy, %", "accuracy"),
+        _overall(found, "length_overall", "B. Mean thinking length, tokens", "length"),
+        _by_share(found, "accuracy_shortest", "C. Accuracy of each model's own shortest, %", "shortest", SHORTEST),
+        _by_share(found, "length_shortest", "D. Their mean length, tokens", "shortest_length", SHORTEST),
+    ]
+    with_base = [summary for summary in found if summary.matched[max(SHORTEST_PERCENTS)] is not None]
+    if with_base:
+        result += [
+            _by_share(with_base, "accuracy_matched", "C'. Accuracy where the base is shortest, %", "matched", MATCHED),
+            _by_share(with_base, "length_matched", "D'. Mean length there, tokens", "matched_length", MATCHED),
+        ]
+    return [*result, *(_changes(changes) if changes else []), _health(found)]

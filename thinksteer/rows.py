@@ -1,0 +1,106 @@
+"""Rows of a local JSONL, JSON, CSV or Parquet file, each with the place that an error message can name."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from thinksteer.records import InputError
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table: its number from 0, where it stands ("data.jsonl line 3"), and its values by column."""
+
+    number: int
+    place: str
+    values: dict[str, object]
+
+
+def read(file: Path) -> list[Row]:
+    """All rows of the file; its suffix says what it is. InputError naming file and line if any of it is broken."""
+    reader = READERS.get(file.suffix.lower())
+    if reader is None:
+        raise InputError(f"{file}: cannot tell its format; the name must end in one of {', '.join(READERS)}")
+    if not file.is_file():
+        raise InputError(f"{file}: no such file")
+    rows = [Row(number, place, values) for number, (place, values) in enumerate(reader(file))]
+    if not rows:
+        raise InputError(f"{file}: no rows in it")
+    return rows
+
+
+def _text(file: Path) -> str:
+    raw = file.read_bytes()
+    try:
+        return raw.decode("utf-8-sig")  # spreadsheets put a byte order mark before the first column's name
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise InputError(f"{file} line {line}: not UTF-8 ({error.reason}); convert the file to UTF-8") from error
+
+
+def _object(value: object, place: str) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise InputError(f"{place}: expected a JSON object with named columns, found {type(value).__name__}")
+    return value
+
+
+def _jsonl(file: Path) -> Iterator[tuple[str, dict[str, object]]]:
+    # Not splitlines: it also splits at U+2028 and others, which JSON strings may hold unescaped.
+    for number, line in enumerate(_text(file).split("\n"), start=1):
+        if line.strip():
+            place = f"{file} line {number}"
+            try:
+                value = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise InputError(f"{place}: broken JSON ({error.msg} at column {error.colno})") from error
+            yield place, _object(value, place)
+
+
+def _json(file: Path) -> Iterator[tuple[str, dict[str, object]]]:
+    try:
+        items = json.loads(_text(file))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{file} line {error.lineno}: broken JSON ({error.msg} at column {error.colno})") from error
+    if not isinstance(items, list):
+        raise InputError(f"{file}: expected a JSON list of objects, found {type(items).__name__}")
+    for number, item in enumerate(items, start=1):
+        place = f"{file} item {number}"
+        yield place, _object(item, place)
+
+
+def _csv(file: Path) -> Iterator[tuple[str, dict[str, object]]]:
+    reader = csv.DictReader(io.StringIO(_text(file), newline=""), strict=True)
+    while True:
+        try:
+            values = next(reader, None)
+        except csv.Error as error:
+            raise InputError(f"{file} line {reader.reader.line_num}: broken CSV ({error})") from error
+        if values is None:
+            return
+        place = f"{file} line {reader.line_num}"
+        if None in values or None in values.values():  # DictReader's marks of too many and too few fields
+            raise InputError(f"{place}: not as many fields as the header has columns ({len(reader.fieldnames or ())})")
+        yield place, dict(values)
+
+
+def _parquet(file: Path) -> Iterator[tuple[str, dict[str, object]]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(file)
+    except pyarrow.ArrowInvalid as error:
+        raise InputError(f"{file}: not a Parquet file ({error})") from error
+    for number, values in enumerate(table.to_pylist(), start=1):
+        yield f"{file} row {number}", values
+
+
+READERS: dict[str, Callable[[Path], Iterator[tuple[str, dict[str, object]]]]] = {
+    ".jsonl": _jsonl,
+    ".json": _json,
+    ".csv": _csv,
+    ".parquet": _parquet,
+}

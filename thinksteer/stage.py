@@ -1,0 +1,119 @@
+"""What the generating stages (responses, steering, evaluation) share: from their flags to records on disk."""
+
+import argparse
+from collections.abc import Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from thinksteer import data, models, store
+from thinksteer.engines import ENGINES, Engine
+from thinksteer.engines.sampling import sampling_from
+from thinksteer.generation import records, requests
+from thinksteer.grading import Grader
+from thinksteer.methods import METHODS
+from thinksteer.methods.thinkedit import Rule
+from thinksteer.models import ModelRef
+from thinksteer.records import Edit, InputError, Passage, Problem, Sampling
+from thinksteer.thinking import delimiters, prompt_ids
+
+ENGINE = "hf"
+
+
+def load_problems(args: argparse.Namespace, dataset: str) -> list[Problem]:
+    """The problems that the flags name, and of those the shard's: every n-th, so that shards are of like difficulty."""
+    columns = data.Columns(args.question_column, args.answer_column, args.id_column)
+    problems = data.load(dataset, args.split, args.n_questions, args.data_seed, args.data_file, columns)
+    if args.shard is None:
+        return problems
+    part, parts = args.shard
+    if parts > len(problems):
+        raise InputError(f"--shard {part}/{parts}: there are only {len(problems)} questions to divide")
+    return problems[part::parts]
+
+
+def load_passages(args: argparse.Namespace, ref: ModelRef, control: str, rule: Rule) -> list[Passage]:
+    """The spans that a control's method reads in the responses of `--dataset`."""
+    tokenizer = models.load_tokenizer(ref, args.trust_remote_code)
+    return METHODS[control].passages(
+        store.read_records(store.responses_path(args.artifacts, ref.key, args.dataset)),
+        rule,
+        partial(prompt_ids, ref.template, tokenizer),
+        *delimiters(ref.template, tokenizer),
+        ref.template.opened_in_prompt,
+        args.min_examples,
+    )
+
+
+class Generator:
+    """Answers problems with one model; the model is loaded when the first record is missing."""
+
+    def __init__(self, args: argparse.Namespace, ref: ModelRef) -> None:
+        self.args, self.ref = args, ref
+        self.sampling: Sampling = sampling_from(
+            models.generation_config(ref),
+            args.max_length,
+            temperature=args.temperature,
+            top_p=args.top_p,
+            top_k=args.top_k,
+            forced_answer=ref.template.forced_answer,
+        )
+
+    @cached_property
+    def engine(self) -> Engine:
+        args, ref = self.args, self.ref
+        tokenizer = models.load_tokenizer(ref, args.trust_remote_code)
+        model = models.load_model(ref, args.device, args.dtype, args.trust_remote_code)
+        return ENGINES[ENGINE](model, tokenizer, ref.template)
+
+    def settings(self, dataset: str) -> dict[str, Any]:
+        """What the records of a dataset depend on, for the run manifest."""
+        args, sampling = self.args, self.sampling
+        return {
+            "model": self.ref.key,
+            "location": self.ref.location,
+            "template": self.ref.template.name,
+            "dataset": dataset,
+            "split": args.split,
+            "data_seed": args.data_seed,
+            "n_questions": args.n_questions,
+            "n_samples": args.n_samples,
+            "shard": args.shard,
+            "instruction": args.instruction,
+            "max_length": sampling.max_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "top_k": sampling.top_k,
+            "repetition_penalty": sampling.repetition_penalty,
+            "forced_answer": sampling.forced_answer,
+            "forced_tokens": sampling.forced_tokens,
+            "seed": args.seed,
+            "engine": ENGINE,
+            "dtype": args.dtype,
+        }
+
+    def write(
+        self,
+        output: Path,
+        dataset: str,
+        problems: Sequence[Problem],
+        edits: Sequence[Edit] = (),
+        sources: Sequence[Path] = (),
+        **settings: Any,
+    ) -> None:
+        """Write the records of all samples to `output`, going on where an earlier run stopped.
+
+        `sources` are the files, and `settings` the values, that the edits came from.
+        """
+        args = self.args
+        inputs = [*sources, *models.fingerprint(self.ref), *([args.data_file] if args.data_file else [])]
+        with store.run(output, self.settings(dataset) | settings, inputs, args.overwrite) as run:
+            if run.finished:
+                return
+            with store.RecordLog(output) as log, Grader() as grader:
+                engine, template = self.engine, self.ref.template
+                asked = requests(
+                    problems, template, engine.tokenizer, args.instruction, args.n_samples, args.seed, log.done
+                )
+                for record in records(engine, problems, asked, self.sampling, grader, edits):
+                    log.append(record)

@@ -1,0 +1,162 @@
+"""Where every artifact lies under the artifacts root, and the one door to all reading and writing of them."""
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thinksteer.checkpoints import checkpoint_tensors, read_tensor, rewrite_checkpoint
+from thinksteer.files import (
+    atomic,
+    atomic_folder,
+    read_json,
+    read_safetensors,
+    sha256,
+    write_json,
+    write_safetensors,
+    write_text,
+)
+from thinksteer.journal import SHARD, RecordLog, iterate_records, read_records, record_files, shard_path
+from thinksteer.manifest import Run, manifest_path, run
+from thinksteer.records import InputError
+
+__all__ = [
+    "RecordLog",
+    "Run",
+    "atomic",
+    "atomic_folder",
+    "checkpoint_tensors",
+    "direction_path",
+    "evaluation_path",
+    "figure_path",
+    "finished_records",
+    "heads_path",
+    "iterate_records",
+    "manifest_path",
+    "metrics_path",
+    "model_path",
+    "read_direction",
+    "read_json",
+    "read_records",
+    "read_safetensors",
+    "read_tensor",
+    "record_files",
+    "reports_path",
+    "responses_path",
+    "rewrite_checkpoint",
+    "run",
+    "run_settings",
+    "sha256",
+    "slug",
+    "steering_path",
+    "steering_summary_path",
+    "write_json",
+    "write_safetensors",
+    "write_text",
+]
+
+Shard = tuple[int, int]
+"""Part i (from 0) of n."""
+
+SLUG_BYTES = 120  # leaves room for shard, suffixes and the temporary name within the 255 bytes of a file name
+
+
+def slug(name: str) -> str:
+    """A hub id or a relative path as one file name: "Qwen/Qwen3-8B" -> "Qwen--Qwen3-8B".
+
+    InputError for what could lead out of its folder or is no file name: absolute, with "..", hidden, empty, too long,
+    or with control characters.
+    """
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    joined = "--".join(parts)
+    if name.startswith("/") or not parts or any(part.startswith(".") for part in parts):
+        raise InputError(f"{name!r} cannot name a folder of artifacts: give a name or a hub id, without leading / or .")
+    if not name.isprintable() or "\\" in name or len(joined.encode(errors="replace")) > SLUG_BYTES:
+        raise InputError(f"{name!r} cannot name a folder of artifacts: give a shorter, plain name")
+    return joined
+
+
+def responses_path(root: Path, model: str, dataset: str, shard: Shard | None = None) -> Path:
+    return shard_path(root / "responses" / slug(model) / f"{slug(dataset)}.jsonl", shard)
+
+
+def direction_path(root: Path, model: str, control: str) -> Path:
+    return root / "directions" / slug(model) / f"{slug(control)}.safetensors"
+
+
+def steering_path(root: Path, model: str, dataset: str, control: str, weight: float, layer: int | None) -> Path:
+    """`<weight>.jsonl` for all layers, `<weight>.layer<k>.jsonl` for one; the weight as Python prints a float."""
+    name = repr(float(weight) + 0.0)  # -0.0 is 0.0
+    name += "" if layer is None else f".layer{layer}"
+    return _steering_folder(root, model, dataset, control) / f"{name}.jsonl"
+
+
+def steering_summary_path(root: Path, model: str, dataset: str, control: str) -> Path:
+    return _steering_folder(root, model, dataset, control) / "summary.json"
+
+
+def heads_path(root: Path, model: str, control: str) -> Path:
+    return root / "heads" / slug(model) / f"{slug(control)}.json"
+
+
+def model_path(root: Path, name: str) -> Path:
+    return root / "models" / slug(name)
+
+
+def evaluation_path(root: Path, model: str, dataset: str, instruction: str, shard: Shard | None = None) -> Path:
+    """`default.jsonl` without an instruction, else `<its first words>-<8 digits of its sha256>.jsonl`."""
+    folder = root / "evaluations" / slug(model) / slug(dataset)
+    return shard_path(folder / f"{_instruction_name(instruction)}.jsonl", shard)
+
+
+def metrics_path(root: Path, model: str, dataset: str, instruction: str) -> Path:
+    """`metrics.json` without an instruction, else `<as in evaluation_path>.metrics.json`."""
+    folder = root / "evaluations" / slug(model) / slug(dataset)
+    return folder / (f"{_instruction_name(instruction)}.metrics.json" if instruction else "metrics.json")
+
+
+def finished_records(folder: Path) -> list[Path]:
+    """The record files of a folder, shards as one, that a finished run wrote."""
+    whole = {
+        file.with_name(SHARD.sub("", file.name)) for file in folder.glob("*.jsonl") if run_settings(file) is not None
+    }
+    return sorted(whole)
+
+
+def run_settings(output: Path) -> dict[str, Any] | None:
+    """The settings an artifact was made with; None if its run has not finished."""
+    manifest = manifest_path(record_files(output)[0] if output.suffix == ".jsonl" else output)
+    facts = read_json(manifest) if manifest.exists() else {"finished": None}
+    return facts["settings"] if facts["finished"] is not None else None
+
+
+def read_direction(path: Path) -> Tensor:
+    """The direction of an artifact, `[num_layers, hidden_size]`. InputError if it is not that or not finite."""
+    direction = read_safetensors(path)[0].get("direction")
+    if direction is None or direction.ndim != 2 or not torch.isfinite(direction).all():
+        raise InputError(f"{path} holds no finite tensor `direction` [num_layers, hidden_size]: make it with stage 2")
+    return direction
+
+
+def reports_path(root: Path) -> Path:
+    return root / "reports"
+
+
+def figure_path(artifact: Path) -> Path:
+    """The picture of an artifact, beside it."""
+    return artifact.with_suffix(".png")
+
+
+def _steering_folder(root: Path, model: str, dataset: str, control: str) -> Path:
+    return root / "steering" / slug(model) / slug(dataset) / slug(control)
+
+
+def _instruction_name(instruction: str) -> str:
+    if not instruction:
+        return "default"
+    words = re.findall(r"[a-z0-9]+", instruction.lower())
+    digest = hashlib.sha256(instruction.encode("utf-8", "backslashreplace")).hexdigest()[:8]
+    return "-".join([*words[:5], digest])[-60:].lstrip("-")

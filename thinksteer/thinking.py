@@ -1,0 +1,137 @@
+"""Prompt templates with their thinking delimiters, and THE definition of thinking length and status.
+
+Half-open positions count tokens in `prompt_ids + token_ids`. A delimiter may be several tokens long (s1).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from thinksteer.records import Finish, InputError, Status
+
+FORCED_QUESTION = "\n\nYeah, I think that's right.\n\n**Final Answer**\n"
+"""What upstream ThinkEdit appends after closing the thinking of a response that spent its budget."""
+
+
+@dataclass(frozen=True)
+class Template:
+    """How a model family is asked, and how it marks its thinking.
+
+    The prompt is `before + question + instruction + after`. `opened_in_prompt`: the opening delimiter is the end of the
+    prompt, so the model never generates it. `bos`: the prompt begins with the tokenizer's BOS token.
+    """
+
+    name: str
+    before: str
+    after: str
+    open: str
+    close: str
+    opened_in_prompt: bool
+    bos: bool = False
+
+    def prompt(self, question: str, instruction: str = "") -> str:
+        return f"{self.before}{question}{instruction}{self.after}"
+
+    @property
+    def forced_answer(self) -> str:
+        """The text that ends unfinished thinking and asks for the answer (upstream ThinkEdit's, with our delimiter)."""
+        return f"\n{self.close}{FORCED_QUESTION}"
+
+
+_USER, _ASSISTANT = "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"
+_S1_SYSTEM = "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n"
+
+TEMPLATES = {
+    template.name: template
+    for template in (
+        # DeepSeek-R1 distillations, ThinkEdit models, the embedded model: upstream's prompt, full-width bars (U+FF5C).
+        Template("deepseek", "<｜User｜>", "<｜Assistant｜>", "<think>", "</think>", opened_in_prompt=False, bos=True),
+        Template("qwen3", _USER, _ASSISTANT, "<think>", "</think>", opened_in_prompt=False),
+        # QwQ's own chat template ends the prompt with the opening delimiter.
+        Template("qwq", _USER, _ASSISTANT + "<think>\n", "<think>", "</think>", opened_in_prompt=True),
+        # The prompt of the s1 README; the model opens its thinking and its answer as if they were ChatML turns.
+        Template(
+            "s1",
+            _S1_SYSTEM + _USER,
+            _ASSISTANT,
+            "<|im_start|>think",
+            "<|im_start|>answer",
+            opened_in_prompt=False,
+        ),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Thinking:
+    """What `read` found. `start`: the first token of the opening delimiter, None where the thinking never began;
+    `end`: one past the last token of the closing one, None unless closed; `tokens` = end - start, None likewise."""
+
+    status: Status
+    tokens: int | None
+    start: int | None
+    end: int | None
+
+
+def delimiters(template: Template, tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The token ids of the opening and of the closing delimiter."""
+    opening = tokenizer(template.open, add_special_tokens=False).input_ids
+    closing = tokenizer(template.close, add_special_tokens=False).input_ids
+    return tuple(opening), tuple(closing)
+
+
+def prompt_ids(template: Template, tokenizer: PreTrainedTokenizerBase, prompt: str) -> tuple[int, ...]:
+    """The ids a model reads for a prompt, with exactly one BOS where the template wants one.
+
+    Which tokenizers add it by themselves changes with versions of transformers (5 loads the DeepSeek distillations of
+    Qwen without), and upstream re-tokenised text that still contained it, so that it was fed twice.
+    """
+    ids = tuple(tokenizer(prompt, add_special_tokens=False).input_ids)
+    if not template.bos or ids[:1] == (tokenizer.bos_token_id,):
+        return ids
+    if tokenizer.bos_token_id is None:
+        raise InputError(f"the prompt of template {template.name} begins with BOS, but the tokenizer has no such token")
+    return (tokenizer.bos_token_id, *ids)
+
+
+def read(
+    prompt_ids: Sequence[int],
+    token_ids: Sequence[int],
+    open_ids: Sequence[int],
+    close_ids: Sequence[int],
+    opened_in_prompt: bool,
+    max_tokens: int,
+    finish: Finish,
+) -> Thinking:
+    """Where the thinking is in a response, how long it is, and how it ended.
+
+    - It begins at the prompt's last opening delimiter if `opened_in_prompt`, else at the first one that was generated
+      (a delimiter quoted in the question does not count). Later openings are part of the text they stand in.
+    - It ends at the first whole closing delimiter after that. One before the opening closes nothing.
+    - Only the first `max_tokens` generated tokens count: what a forced answer appended later closes nothing.
+    - `closed`: begun and ended. `no_think`: never begun, whatever else was generated (upstream's steering scripts count
+      a closing delimiter without an opening one from the response's start; its probing scripts, as here, do not).
+      Begun and not ended: `capped` if the token limit cut it, `eos_open` if the model stopped by itself.
+    """
+    offset = len(prompt_ids)
+    ids = [*prompt_ids, *token_ids[:max_tokens]]
+    start = _rfind(ids[:offset], open_ids) if opened_in_prompt else _find(ids, open_ids, offset)
+    if start is None:
+        return Thinking("no_think", None, None, None)
+    close = _find(ids, close_ids, max(offset, start + len(open_ids)))
+    if close is None:
+        return Thinking("eos_open" if finish == "stop" else "capped", None, start, None)
+    end = close + len(close_ids)
+    return Thinking("closed", end - start, start, end)
+
+
+def _find(ids: Sequence[int], part: Sequence[int], begin: int) -> int | None:
+    """The first place from `begin` on where `part` stands in `ids` as a whole."""
+    part = list(part)
+    return next((i for i in range(begin, len(ids) - len(part) + 1) if ids[i : i + len(part)] == part), None)
+
+
+def _rfind(ids: Sequence[int], part: Sequence[int]) -> int | None:
+    part = list(part)
+    return next((i for i in range(len(ids) - len(part), -1, -1) if ids[i : i + len(part)] == part), None)
