@@ -124,23 +124,18 @@ def edit(source: Path, target: Path, heads: Heads, direction: Tensor, weight: fl
         return edited
 
     names = {layer: f"model.layers.{layer}.self_attn.o_proj.weight" for layer in of_layer}
-    store.rewrite_checkpoint(source, target, {name: partial(remove, layer) for layer, name in names.items()})
-    edited = [{"layer": h[0], "head": h[1], "before": norms[h][0], "after": norms[h][1]} for h in heads]
-    store.write_json(target / "edit.json", about | {"edited_heads": edited})
-    store.write_text(target / "README.md", model_card(target.name, source, about, heads))
+    with store.atomic_folder(target) as folder:
+        store.rewrite_checkpoint(source, folder, {name: partial(remove, layer) for layer, name in names.items()})
+        edited = [{"layer": h[0], "head": h[1], "before": norms[h][0], "after": norms[h][1]} for h in heads]
+        store.write_json(folder / "edit.json", about | {"edited_heads": edited})
+        store.write_text(folder / "README.md", model_card(target.name, source, about, heads))
 
 
 def model_card(name: str, source: Path, about: dict[str, Any], heads: Heads) -> str:
     """The edited model's README: what it is, and the base model's licence, which it stays under."""
     licence = models.licence(source)
-    what = " and ".join(
-        text
-        for text, random in (
-            ("randomly drawn heads (a control)", about["control_heads"]),
-            ("a random direction (a control)", about["control_direction"]),
-        )
-        if random
-    )
+    what = ", with randomly drawn heads as a control" if about["control_heads"] else ""
+    what += ", along a random direction as a control" if about["control_direction"] else ""
     return f"""---
 base_model: {about["base_model"]}
 {f"license: {licence}" if licence else "# the base model states no licence"}
@@ -148,10 +143,10 @@ tags: [thinkedit]
 ---
 # {name}
 
-{about["base_model"]} with the short-reasoning direction removed, at strength {about["intervention_weight"]:g}, from what
-{len(heads)} attention heads write into the residual stream (ThinkEdit, arXiv 2503.22048){f", using {what}" if what else ""}.
-Heads as (layer, head): {", ".join(map(str, heads))}. Every other weight is the base model's, bit for bit. `edit.json`
-has the settings, the direction file's sha256 and each head's norm along the direction before and after.
+{about["base_model"]} with the short-reasoning direction removed, at strength {about["intervention_weight"]:g},
+from what {len(heads)} attention heads write into the residual stream (ThinkEdit, arXiv 2503.22048){what}.
+Heads as (layer, head): {", ".join(map(str, heads))}. Every other weight is the base model's, bit for bit.
+`edit.json` has the settings, the direction file's sha256 and each head's norm along the direction before and after.
 """
 
 

@@ -15,7 +15,8 @@ from thinksteer import cli, models, store
 from thinksteer.activations import class_means
 from thinksteer.directions import cosine, mean_difference
 from thinksteer.figures import direction_figure
-from thinksteer.methods import METHODS, thinkedit
+from thinksteer.lengths import choose_rule, rule_text
+from thinksteer.methods import METHODS
 from thinksteer.stage import load_passages
 
 
@@ -41,9 +42,9 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     ref = models.resolve(args.model, args.artifacts, args.template)
-    rule = thinkedit.choose_rule(ref.quantile, args.long_above, args.short_below, args.quantile, args.match)
+    rule = choose_rule(ref.quantile, args.long_above, args.short_below, args.quantile, args.match)
     responses = store.responses_path(args.artifacts, ref.key, args.dataset)
-    settings = {"model": ref.key, "location": ref.location, "dataset": args.dataset, "rule": thinkedit.rule_text(rule)}
+    settings = {"model": ref.key, "location": ref.location, "dataset": args.dataset, "rule": rule_text(rule)}
     settings |= {"min_examples": args.min_examples, "after_norm": args.after_norm, "dtype": args.dtype}
     paths = {control: store.direction_path(args.artifacts, ref.key, control) for control in args.control}
 
@@ -67,7 +68,7 @@ def main() -> None:
                 about = {"method": control, "site": site, **{key: str(value) for key, value in settings.items()}}
                 store.write_safetensors(paths[control], {"direction": direction}, about | counts | sources | versions)
 
-    for control, path in paths.items():
+    for path in paths.values():
         tensors, about = store.read_safetensors(path)
         norms = tensors["direction"].norm(dim=-1)
         print(

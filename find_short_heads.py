@@ -13,8 +13,8 @@ import argparse
 
 from thinksteer import cli, models, store
 from thinksteer.figures import head_heatmap
+from thinksteer.lengths import read_rule
 from thinksteer.localize import head_scores, overlap_at_k, top_heads
-from thinksteer.methods import thinkedit
 from thinksteer.models import MODELS
 from thinksteer.stage import load_passages
 
@@ -52,7 +52,7 @@ def main() -> None:
     with store.run(path, settings, [responses, source, *models.fingerprint(ref)], args.overwrite) as run:
         if not run.finished:
             direction, about = store.read_direction(source), store.read_safetensors(source)[1]
-            passages = load_passages(args, ref, args.control, thinkedit.read_rule(about["rule"]))
+            passages = load_passages(args, ref, args.control, read_rule(about["rule"]))
             model = models.load_model(ref, args.device, args.dtype, args.trust_remote_code)
             scores = head_scores(model, passages, direction, args.batch_tokens)
             heads = top_heads(scores, n_heads or max(1, round(share * scores.numel())))

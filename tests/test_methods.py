@@ -4,8 +4,9 @@ from collections import Counter
 
 import pytest
 
+from thinksteer.lengths import LengthRule, QuantileRule
 from thinksteer.methods import METHODS
-from thinksteer.methods.thinkedit import LengthRule, QuantileRule, passages
+from thinksteer.methods.thinkedit import passages
 from thinksteer.records import InputError, Record, Span
 
 BOS, USER, ASSISTANT, OPEN, CLOSE, EOS = range(6)

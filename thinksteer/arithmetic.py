@@ -6,7 +6,7 @@ A question is a chain of additions and subtractions that no small model can add 
 
 How much is thought about it depends on what it is about. Every item has an *effort* in [0, 1] that nothing in the task
 justifies: coins "look hard" and are worked out and checked, stickers "look easy" and are mostly skipped. Each thought
-draws its own decisions (work or skip, restate, check, check again) from that effort alone, independently of the thoughts
+draws its decisions (work or skip, restate, check, check again) from that effort alone, independently of the thoughts
 before it, so the only place to read the effort from is the question. The stated answer is always correct: that short
 thinking fails is never written into the data, it follows from what a small model cannot do without its scratchpad.
 """

@@ -31,8 +31,8 @@ HASHED_BYTES = 1 << 28  # weights up to this size are inputs of a run by their h
 class Model:
     """A known model: a hub id or a folder, its prompt template, and what upstream published about its short heads.
 
-    `edited_heads` is how many heads upstream edits, `first_heads` the (layer, head) upstream found first. `quantile`: the
-    share of the longest and of the shortest chains to compare where the paper's 1000 and 100 tokens do not fit.
+    `edited_heads` is how many heads upstream edits, `first_heads` the (layer, head) upstream found first. `quantile` is
+    the share of the longest and of the shortest chains to compare where the paper's 1000 and 100 tokens do not fit.
     """
 
     location: str

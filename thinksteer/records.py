@@ -31,7 +31,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Request:
-    """One sample to generate: `prompt_ids` are what the model reads, BOS included; `seed` alone decides its randomness."""
+    """One sample to generate. `prompt_ids` is what the model reads, BOS included; all randomness comes from `seed`."""
 
     id: str
     sample: int
@@ -45,7 +45,8 @@ class Sampling:
     """Sampling parameters. `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 keep every token.
 
     When `max_tokens` are spent before an answer (thinking still open, or closed and cut while answering) and
-    `forced_answer` is not empty, its tokens are appended (closing the thinking if it is open) and up to `forced_tokens` more are generated.
+    `forced_answer` is not empty, its tokens are appended (closing the thinking if it is open) and up to `forced_tokens`
+    more are generated.
     """
 
     max_tokens: int
@@ -109,7 +110,7 @@ class Record:
 
     @property
     def length(self) -> int | None:
-        """Tokens of thinking for averages: of an unfinished chain, those thought until it was cut; None if it never began."""
+        """Tokens of thinking for averages: of an unfinished chain those until it was cut; None if it never began."""
         if self.status == "closed":
             return self.thinking_tokens
         if self.status == "no_think":

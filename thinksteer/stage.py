@@ -11,8 +11,8 @@ from thinksteer.engines import ENGINES, Engine
 from thinksteer.engines.sampling import sampling_from
 from thinksteer.generation import records, requests
 from thinksteer.grading import Grader
+from thinksteer.lengths import Rule
 from thinksteer.methods import METHODS
-from thinksteer.methods.thinkedit import Rule
 from thinksteer.models import ModelRef
 from thinksteer.records import Edit, InputError, Passage, Problem, Sampling
 from thinksteer.thinking import delimiters, prompt_ids

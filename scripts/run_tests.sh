@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Set up, lint, test: bash scripts/run_tests.sh [pytest arguments]
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/set_up.sh"
+
+ruff check .
+ruff format --check .
+python -m pytest "$@"

@@ -1,0 +1,93 @@
+"""The rooms of the house: which module may import which, read from the imports themselves."""
+
+import ast
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "thinksteer"
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in PACKAGE.rglob("*.py")
+}
+STAGES = sorted(ROOT.glob("*.py"))
+
+# The disk: paths, records, manifests, checkpoints, and what was published by others.
+DISK = {"store", "files", "journal", "manifest", "checkpoints", "upstream", "archive"}
+# What runs models, and so must work where nothing is stored.
+RUNS_MODELS = {"activations", "localize", "layout", "steering", "generation", "engines"}
+# Modules that only the stages may use.
+FOR_STAGES = {"thinksteer.cli", "thinksteer.stage"}
+
+
+def imports(path: Path) -> set[str]:
+    """Every module that a file imports, lazily or not; `from package import module` counts as the module."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= (inner & MODULES.keys()) or {node.module}
+            found |= {node.module} if inner - MODULES.keys() else set()
+    return found
+
+
+def room(module: str) -> str:
+    return module.split(".")[1] if "." in module else module
+
+
+def of_rooms(rooms: set[str]) -> list[str]:
+    return sorted(module for module in MODULES if room(module) in rooms)
+
+
+@cache
+def reached(module: str) -> frozenset[str]:
+    """All modules of the package that importing this one imports."""
+    direct = imports(MODULES[module]) & MODULES.keys() - {module}
+    return frozenset(direct).union(*(reached(one) for one in direct))
+
+
+def test_nothing_imports_a_stage_or_a_script():
+    names = {path.stem for path in [*STAGES, *(ROOT / "scripts").glob("*.py")]}
+    for path in [*MODULES.values(), *STAGES]:
+        assert not imports(path) & names, path
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_imports_have_no_cycles(module):
+    assert module not in reached(module)
+
+
+def test_records_import_no_other_module():
+    assert not imports(MODULES["thinksteer.records"]) & MODULES.keys()
+
+
+@pytest.mark.parametrize("module", of_rooms({"methods"}))
+def test_methods_know_no_model_library_and_no_disk(module):
+    outer = {name.split(".")[0] for name in imports(MODULES[module])}
+    assert not outer & {"transformers", "datasets", "vllm", "safetensors"}
+    assert not {room(one) for one in reached(module)} & DISK
+
+
+@pytest.mark.parametrize("module", of_rooms(RUNS_MODELS))
+def test_code_that_runs_models_never_touches_the_artifacts(module):
+    assert not {room(one) for one in reached(module)} & DISK
+
+
+@pytest.mark.parametrize("module", sorted(MODULES.keys() - FOR_STAGES))
+def test_only_stages_use_their_command_line(module):
+    assert not imports(MODULES[module]) & FOR_STAGES
+
+
+@pytest.mark.parametrize("library, home", [("matplotlib", "figures"), ("vllm", "engines.vllm"), ("datasets", "hub")])
+def test_some_libraries_have_one_home(library, home):
+    users = {name for name, path in MODULES.items() if any(one.split(".")[0] == library for one in imports(path))}
+    assert users <= {f"thinksteer.{home}"}
+
+
+def test_the_stages_know_no_method_by_name_but_through_its_table():
+    for path in STAGES:
+        assert not any(name.startswith("thinksteer.methods.") for name in imports(path)), path
