@@ -11,6 +11,7 @@ import math
 import time
 from itertools import islice
 from pathlib import Path
+from statistics import fmean
 
 import matplotlib.pyplot as plt
 import torch
@@ -100,7 +101,7 @@ def draw_batches(tokenizer: Qwen2Tokenizer, seed: int, chunk: int) -> list[tuple
     rows, total = [], 0
     texts = training_texts(f"{seed} {chunk}")
     while total < CHUNK:
-        pairs = list(islice(texts, 512))
+        pairs = list(islice(texts, 64))
         prompts = tokenizer([f"{BOS}{USER}{question}{ASSISTANT}" for question, _ in pairs]).input_ids
         responses = tokenizer([response + EOS for _, response in pairs]).input_ids
         rows += [(len(prompt), prompt + response) for prompt, response in zip(prompts, responses, strict=True)]
@@ -146,7 +147,7 @@ def train_step(model, optimizer, ids, is_response) -> float:
 
 def draw_loss(losses: list[float], path: Path) -> None:
     figure, axes = plt.subplots(figsize=(7, 4))
-    smooth = [sum(losses[max(0, i - 24) : i + 1]) / len(losses[max(0, i - 24) : i + 1]) for i in range(len(losses))]
+    smooth = [fmean(losses[max(0, i - 24) : i + 1]) for i in range(len(losses))]
     axes.semilogy(losses, alpha=0.3)
     axes.semilogy(smooth)
     axes.set(xlabel="step", ylabel="loss on the response (nats per token)", title="tiny-reasoner")
@@ -194,7 +195,7 @@ def main() -> None:
                 group["lr"] = learning_rate(len(losses), steps)
             losses.append(train_step(model, optimizer, ids.to(device), is_response.to(device)))
             bar.update()
-            bar.set_postfix(loss=f"{sum(losses[-25:]) / len(losses[-25:]):.3f}")
+            bar.set_postfix(loss=f"{fmean(losses[-25:]):.3f}")
         chunk += 1
         state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "losses": losses}
         state |= {"chunk": chunk, "seconds": time.monotonic() - start}
@@ -204,7 +205,8 @@ def main() -> None:
 
     model.save_pretrained(args.output)
     tokenizer.save_pretrained(args.output)
-    summary = {"steps": steps, "last_loss": sum(losses[-50:]) / 50, "minutes": (time.monotonic() - start) / 60}
+    minutes = round((time.monotonic() - start) / 60, 1)
+    summary = {"steps": steps, "last_loss": round(fmean(losses[-50:]), 4), "minutes": minutes}
     summary |= {"device": device, "seed": args.seed, "parameters": model.num_parameters()}
     (args.output / "training.json").write_text(json.dumps(summary, indent=1) + "\n")
     print(f"Wrote {args.output}: {summary}")

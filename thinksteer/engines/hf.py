@@ -34,7 +34,7 @@ class HFEngine:
         template: Template,
         cache_gib: float | None = None,
         max_batch: int = 256,
-        first_columns: int = 512,
+        first_columns: int = 256,
     ) -> None:
         self.model, self.tokenizer, self.template = model.eval(), tokenizer, template
         self.cache_bytes = _cache_bytes(model) if cache_gib is None else int(cache_gib * 2**30)
