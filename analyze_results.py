@@ -39,6 +39,7 @@ class Evaluation:
     base: str
     path: Path
     settings: dict[str, Any]
+    size: str
 
 
 def parse() -> argparse.Namespace:
@@ -113,11 +114,11 @@ def find_evaluations(root: Path, models: Sequence[str] | None, base: str | None,
         )
     found = []
     for model in dict.fromkeys(chosen):
-        role, of = kind(root, model, list(folders), store.slug(base) if base else None)
+        role, of, size = kind(root, model, list(folders), store.slug(base) if base else None)
         for dataset in sorted(path.name for path in folders[model].iterdir() if path.is_dir()):
             path = store.evaluation_path(root, model, dataset, instruction)
             if any(path.parent.glob(f"{path.stem}*{path.suffix}")):
-                found.append(Evaluation(model, dataset, role, of, path, settings_of(path)))
+                found.append(Evaluation(model, dataset, role, of, path, settings_of(path), size))
     if not found:
         raise InputError(f"no evaluation under {root} with this --instruction: run evaluate_models.py with it")
     return sorted(found, key=lambda one: ("base", "edited", "control").index(one.role))
@@ -127,8 +128,8 @@ def edit_path(root: Path, model: str) -> Path:
     return store.model_path(root, model) / "edit.json"
 
 
-def kind(root: Path, model: str, evaluated: Sequence[str], base: str | None) -> tuple[Role, str]:
-    """What a model is, and the base it belongs to (its own name for a base)."""
+def kind(root: Path, model: str, evaluated: Sequence[str], base: str | None) -> tuple[Role, str, str]:
+    """What a model is, the base it belongs to (its own name for a base), and how large its edit is."""
     path = edit_path(root, model)
     edit = store.read_json(path) if path.is_file() else {}
     of = model.removeprefix(EDITED)
@@ -137,9 +138,10 @@ def kind(root: Path, model: str, evaluated: Sequence[str], base: str | None) -> 
     if base is not None:
         of = base
     if of == model:
-        return "base", model
+        return "base", model, ""
     control = "random" in (edit.get("control_heads"), edit.get("control_direction"))
-    return ("control" if control else "edited"), of
+    size = f"{len(edit['edited_heads'])} heads x {edit['intervention_weight']:g}" if "edited_heads" in edit else ""
+    return ("control" if control else "edited"), of, size
 
 
 def settings_of(path: Path) -> dict[str, Any]:
@@ -163,7 +165,7 @@ def read_family(members: Sequence[Evaluation]) -> Family:
         records = [replace(record, token_ids=()) for record in store.iterate_records(one.path)]
         if not records:
             raise InputError(f"{one.path} is empty: run evaluate_models.py")
-        read.append(Member(one.model, one.role, records, one.settings.get("max_length")))
+        read.append(Member(one.model, one.role, records, one.settings.get("max_length"), one.size))
     return Family(members[0].dataset, tuple(read))
 
 

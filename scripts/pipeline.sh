@@ -1,18 +1,68 @@
 #!/usr/bin/env bash
 # The seven stages on the embedded model, in order: bash scripts/pipeline.sh {demo|full}
 #
-# demo: minutes, few questions. full: the README's figures, with controls on three seeds. Either can be stopped and started
-# again; what is finished is not computed twice. ARTIFACTS names another root than artifacts/.
+# demo: minutes, few questions. full: the figures of the README. What is finished is not computed again, so either can be
+# stopped at any time and started again. ARTIFACTS names another root than artifacts/demo or artifacts/full.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 case ${1:-} in
-    demo) responses=1200 steered=200 layered=100 evaluated=400 seeds="0" chosen=300 root=artifacts/demo ;;
-    full) responses=3000 steered=1000 layered=300 evaluated=3000 seeds="0 1 2" chosen=1000 root=artifacts/full ;;
+    demo) responses=1500 steered=200 layered=60 selected=300 evaluated=500 seeds=(0) counts=(2 3) strengths=(1 2) ;;
+    full) responses=3000 steered=1000 layered=300 selected=2000 evaluated=2500 seeds=(0 1 2) counts=(2 3 5) strengths=(1 2 3) ;;
     *) echo "error: say demo or full" >&2 && exit 2 ;;
 esac
-root=${ARTIFACTS:-$root}
+root=${ARTIFACTS:-artifacts/$1}
 model=tiny-reasoner
 edited=ThinkEdit-$model
-weights=(-0.4 -0.2 -0.1 -0.05 0 0.05 0.1 0.2 0.4 0.8)
-common=(--artifacts "$root" --max_length 512)
+here=(--artifacts "$root")
+length=(--max_length 512)
+
+python generate_responses.py "${here[@]}" "${length[@]}" --n_questions $responses
+# Long and short among questions of like size: else the direction would also be one of large and small questions.
+python extract_directions.py "${here[@]}" --quantile 0.2 --match prompt_tokens
+
+# Steering: all layers over a range wide enough to show where it breaks, one layer at a time, and a random direction.
+steer=(python steer_eval.py "${here[@]}" "${length[@]}" --control thinking_length_attn thinking_length_mlp)
+weights=(-0.8 -0.4 -0.2 -0.1 0 0.1 0.2 0.4 0.8 1.6)
+"${steer[@]}" --n_questions $steered --direction_weight "${weights[@]}"
+"${steer[@]}" --n_questions $layered --direction_weight -1 1 --layer each
+"${steer[@]}" --n_questions $steered --direction_weight "${weights[@]}" --control_direction random
+
+python find_short_heads.py "${here[@]}"
+
+# The setting is chosen on other questions (--data_seed 1) than it is tested on, in a root of its own.
+selection=$root/selection
+mkdir -p "$selection"
+cp -r "$root/directions" "$root/heads" "$selection/"
+candidates=()
+for count in "${counts[@]}"; do
+    for strength in "${strengths[@]}"; do
+        name=$edited.$count-heads-x$strength
+        python edit_weights.py --artifacts "$selection" --n_heads "$count" --intervention_weight "$strength" --name "$name"
+        candidates+=("$name")
+    done
+done
+python evaluate_models.py --artifacts "$selection" "${length[@]}" --n_questions $selected --n_samples 1 --data_seed 1 \
+    --model $model "${candidates[@]}"
+python analyze_results.py --artifacts "$selection"
+read -r count strength < <(python scripts/choose_edit.py "$selection")
+
+# The published setting (4 % of the heads, strength 1), the chosen one, and the same with random heads and directions.
+models=($model)
+edit() { # name, flags
+    python edit_weights.py "${here[@]}" --name "$@"
+    models+=("$1")
+}
+chosen=(--n_heads "$count" --intervention_weight "$strength")
+edit "$edited"
+edit "$edited.chosen" "${chosen[@]}"
+for seed in "${seeds[@]}"; do
+    edit "$edited.random-heads-$seed" --control_heads random --seed "$seed"
+    edit "$edited.random-direction-$seed" --control_direction random --seed "$seed"
+    edit "$edited.chosen-random-heads-$seed" "${chosen[@]}" --control_heads random --seed "$seed"
+    edit "$edited.chosen-random-direction-$seed" "${chosen[@]}" --control_direction random --seed "$seed"
+done
+python evaluate_models.py "${here[@]}" "${length[@]}" --n_questions $evaluated --n_samples 2 --data_seed 2 --model "${models[@]}"
+python analyze_results.py "${here[@]}"
+cat "$root"/reports/{accuracy,length}_{overall,shortest}.md "$root/reports/difference_overall.md"
+echo "The report: $root/reports/report.html"

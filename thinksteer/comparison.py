@@ -35,12 +35,16 @@ Group = Literal["edit", "control", "edit minus control"]
 
 @dataclass(frozen=True)
 class Member:
-    """One model's evaluation and its token budget; a control is an edit of random heads or along a random direction."""
+    """One model's evaluation and its token budget; a control is an edit of random heads or along a random direction.
+
+    `setting` says how large an edit is (heads, strength): an edit is held against the controls of its own size.
+    """
 
     model: str
     role: Role
     records: Sequence[Record]
     max_length: int | None
+    setting: str = ""
 
 
 @dataclass(frozen=True)
@@ -130,14 +134,19 @@ def summaries(family: Family) -> list[Summary]:
 
 
 def differences(family: Family) -> list[Difference]:
-    """Every edit and control against the base, then every edit against every control; empty without a base."""
+    """Every edit and control against the base, then every edit against its controls; empty without a base."""
     if family.base is None:
         return []
     pairs = _base_shortest(family)
     edits, controls = family.having("edited"), family.having("control")
     compared: list[tuple[Member, Member, Group]] = [(family.base, member, "edit") for member in edits]
     compared += [(family.base, member, "control") for member in controls]
-    compared += [(control, member, "edit minus control") for member in edits for control in controls]
+    compared += [
+        (control, member, "edit minus control")
+        for member in edits
+        for control in controls
+        if control.setting == member.setting
+    ]
     return [_difference(family.dataset, *one, pairs) for one in compared]
 
 
