@@ -39,11 +39,8 @@ GAINS = ["gets", "finds", "buys", "wins"]
 LOSSES = ["drops", "sells", "gives", "loses"]
 LOWEST, HIGHEST = 10, 59  # every value stays a two-digit number
 
-RESTATE, CONCLUDE, SLIP = (
-    0.15,
-    0.15,
-    0.05,
-)  # chances of a step, whatever the effort; slips only where a check repairs them
+# Chances of a step, whatever the effort: to restate the fact, to conclude in words, to slip where a check repairs it.
+RESTATE, CONCLUDE, SLIP = 0.15, 0.15, 0.05
 
 COLOURS = ["red", "blue", "green", "black", "white", "pink"]
 OBJECTS = ["door", "box", "train", "boat", "tower", "bridge", "lamp", "tent"]

@@ -1,0 +1,82 @@
+"""The weight edit on checkpoints of several families, sharded and in bfloat16, through the script that users run."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from thinksteer import store
+
+ROOT = Path(__file__).parent.parent
+HEADS = [(0, 1), (2, 3), (2, 0)]
+
+
+def save_checkpoint(model: PreTrainedModel, folder: Path, dtype: torch.dtype, shard: str) -> None:
+    model.to(dtype).save_pretrained(folder, max_shard_size=shard)
+    (folder / "tokenizer.json").write_text("{}")
+
+
+def edit(root: Path, source: Path, direction: torch.Tensor, *flags: str) -> Path:
+    """Run stage 5 with HEADS; the edited folder."""
+    key = source.name
+    grid = [[0.0] * 4 for _ in range(3)]
+    heads = [{"layer": layer, "head": head, "score": 1.0} for layer, head in HEADS]
+    store.write_json(store.heads_path(root, key, "thinking_length_attn"), {"scores": grid, "heads": heads})
+    store.write_safetensors(store.direction_path(root, key, "thinking_length_attn"), {"direction": direction}, {})
+    command = [sys.executable, "edit_weights.py", "--model", source, "--template", "deepseek", "--artifacts", root]
+    done = subprocess.run([*map(str, command), *flags], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return store.model_path(root, f"ThinkEdit-{key}")
+
+
+@pytest.mark.parametrize("dtype, shard, left", [(torch.float32, "1GB", 1e-6), (torch.bfloat16, "20KB", 1e-2)])
+def test_an_edited_checkpoint_reloads_with_only_its_heads_changed(model, dtype, shard, left, tmp_path):
+    save_checkpoint(model, tmp_path / "base", dtype, shard)
+    assert (tmp_path / "base" / "model.safetensors.index.json").exists() == (dtype == torch.bfloat16)
+    direction = torch.randn(3, 32, generator=torch.Generator().manual_seed(5))
+    edited = edit(tmp_path / "artifacts", tmp_path / "base", direction)
+
+    before = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=dtype).state_dict()
+    after = AutoModelForCausalLM.from_pretrained(edited, dtype=dtype).state_dict()
+    head_dim = before["model.layers.0.self_attn.o_proj.weight"].shape[1] // 4
+    for name, weight in before.items():
+        changed = weight != after[name]
+        if name.endswith("o_proj.weight"):
+            layer = int(name.split(".")[2])
+            toward = (direction[layer] / direction[layer].norm()).double()
+            for head in range(4):
+                block = slice(head * head_dim, (head + 1) * head_dim)
+                if (layer, head) in HEADS:
+                    old, new = weight[:, block].double(), after[name][:, block].double()
+                    assert (toward @ new).norm() <= left * (toward @ old).norm()
+                    plain = old - torch.outer(toward, toward @ old)
+                    assert torch.allclose(new, plain, atol=1e-6 if dtype == torch.float32 else 4e-3)
+                else:
+                    assert not changed[:, block].any()
+        else:
+            assert not changed.any()
+
+    report = json.loads((edited / "edit.json").read_text())
+    assert [(head["layer"], head["head"]) for head in report["edited_heads"]] == HEADS
+    assert all(head["after"] <= left * head["before"] for head in report["edited_heads"])
+    assert report["base_model"] == "base"
+    assert "base_model: base" in (edited / "README.md").read_text()
+
+
+def test_controls_edit_as_many_other_heads_and_a_direction_of_their_own(model, tmp_path):
+    save_checkpoint(model, tmp_path / "base", torch.float32, "1GB")
+    direction = torch.randn(3, 32, generator=torch.Generator().manual_seed(5))
+    root = tmp_path / "artifacts"
+    heads = edit(root, tmp_path / "base", direction, "--control_heads", "random", "--seed", "3")
+    drawn = [(one["layer"], one["head"]) for one in json.loads((heads / "edit.json").read_text())["edited_heads"]]
+    assert len(set(drawn)) == 3 and not set(drawn) & set(HEADS)
+
+
+def test_heads_outside_the_model_are_refused_with_both_sides_named(model, tmp_path):
+    save_checkpoint(model, tmp_path / "base", torch.float32, "1GB")
+    with pytest.raises(AssertionError, match="3 layers"):
+        edit(tmp_path / "artifacts", tmp_path / "base", torch.randn(4, 32))

@@ -1,0 +1,59 @@
+"""The README's commands exist and its files are there, and every script explains itself."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SCRIPTS = sorted(path.relative_to(ROOT) for path in [*ROOT.glob("*.py"), *(ROOT / "scripts").glob("*.py")])
+COMMANDS = re.findall(r"python ((?:scripts/)?\w+\.py(?:\\\n|[^`#|\n\\])*)", README)
+
+
+def usage(script: Path) -> str:
+    command = [sys.executable, str(ROOT / script), "--help"]
+    environment = os.environ | {"COLUMNS": "200", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def usages() -> dict[str, str]:
+    return {str(script): usage(script) for script in SCRIPTS if script.name != "choose_edit.py"}
+
+
+def test_every_script_says_how_it_is_called_what_it_reads_and_what_it_writes(usages):
+    for script, text in usages.items():
+        assert "Reads " in text and "Writes " in text, script
+        assert f"python {script}" in text, script
+
+
+def test_every_command_of_the_readme_names_a_script_and_flags_that_exist(usages):
+    assert len(COMMANDS) > 10
+    for command in COMMANDS:
+        script, *words = shlex.split(command.replace("\\\n", " "))
+        for word in words:
+            if word.startswith("--"):
+                assert word in usages[script], (command, word)
+
+
+def test_every_stage_is_in_the_readme():
+    for script in SCRIPTS:
+        if script.parent == Path("."):
+            assert f"`python {script}" in README, script
+
+
+def test_every_local_link_of_the_readme_leads_somewhere():
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_every_shell_script_of_the_readme_is_there():
+    for script in re.findall(r"bash (scripts/\w+\.sh)", README):
+        assert (ROOT / script).exists(), script
