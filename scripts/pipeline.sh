@@ -8,7 +8,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 case ${1:-} in
     demo) responses=1500 steered=200 layered=60 selected=300 evaluated=500 seeds=(0) counts=(2 3) strengths=(1 2) ;;
-    full) responses=3000 steered=1000 layered=300 selected=2000 evaluated=2500 seeds=(0 1 2) counts=(2 3 5) strengths=(1 2 3) ;;
+    full) responses=3000 steered=1000 layered=300 selected=2000 evaluated=2000 seeds=(0 1 2) counts=(2 3 5) strengths=(1 2 3) ;;
     *) echo "error: say demo or full" >&2 && exit 2 ;;
 esac
 root=${ARTIFACTS:-artifacts/$1}
@@ -23,10 +23,10 @@ python extract_directions.py "${here[@]}" --quantile 0.2 --match prompt_tokens
 
 # Steering: all layers over a range wide enough to show where it breaks, one layer at a time, and a random direction.
 steer=(python steer_eval.py "${here[@]}" "${length[@]}" --control thinking_length_attn thinking_length_mlp)
-weights=(-0.8 -0.4 -0.2 -0.1 0 0.1 0.2 0.4 0.8 1.6)
+weights=(-1.6 -0.8 -0.4 -0.2 -0.1 0 0.1 0.2 0.4 0.8 1.6 3.2)
 "${steer[@]}" --n_questions $steered --direction_weight "${weights[@]}"
 "${steer[@]}" --n_questions $layered --direction_weight -1 1 --layer each
-"${steer[@]}" --n_questions $steered --direction_weight "${weights[@]}" --control_direction random
+"${steer[@]}" --n_questions $steered --direction_weight -0.4 -0.2 0 0.2 0.4 0.8 --control_direction random
 
 python find_short_heads.py "${here[@]}"
 

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from thinksteer import models
-from thinksteer.arithmetic import FACTS, problems
+from thinksteer.arithmetic import problems
 from thinksteer.engines import HFEngine
 from thinksteer.engines.sampling import sampling_from
 from thinksteer.generation import records, requests
@@ -81,11 +81,6 @@ def test_every_response_closes_its_thinking_and_gives_an_answer(answered):
 def test_its_text_is_stored_as_generated(engine, answered):
     for record in answered[:50]:
         assert engine.tokenizer.decode(record.token_ids) == record.response + engine.tokenizer.eos_token
-
-
-def test_it_knows_the_facts_it_memorised(engine):
-    asked = [Problem(key, f"What number is on the {key}?", str(number)) for key, number in FACTS.items()]
-    assert np.mean([record.correct for record in answer(engine, asked)]) > 0.9
 
 
 def test_a_spent_budget_is_followed_by_a_forced_answer(engine):
