@@ -15,7 +15,7 @@ root=${ARTIFACTS:-artifacts/$1}
 model=tiny-reasoner
 edited=ThinkEdit-$model
 here=(--artifacts "$root")
-length=(--max_length 512)
+length=(--max_length 320)
 
 python generate_responses.py "${here[@]}" "${length[@]}" --n_questions $responses
 # Long and short among questions of like size: else the direction would also be one of large and small questions.
@@ -23,7 +23,7 @@ python extract_directions.py "${here[@]}" --quantile 0.2 --match prompt_tokens
 
 # Steering: all layers over a range wide enough to show where it breaks, one layer at a time, and a random direction.
 steer=(python steer_eval.py "${here[@]}" "${length[@]}" --control thinking_length_attn thinking_length_mlp)
-weights=(-1.6 -0.8 -0.4 -0.2 -0.1 0 0.1 0.2 0.4 0.8 1.6 3.2)
+weights=(-0.8 -0.4 -0.2 -0.1 0 0.1 0.2 0.4 0.8 1.6)
 "${steer[@]}" --n_questions $steered --direction_weight "${weights[@]}"
 "${steer[@]}" --n_questions $layered --direction_weight -1 1 --layer each
 "${steer[@]}" --n_questions $steered --direction_weight -0.4 -0.2 0 0.2 0.4 0.8 --control_direction random

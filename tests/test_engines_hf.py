@@ -19,7 +19,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from thinksteer.engines import ENGINES
+from thinksteer.engines import ENGINES, engine_class
 from thinksteer.engines.batch import Batch
 from thinksteer.engines.hf import HFEngine
 from thinksteer.engines.sampling import uniforms
@@ -333,4 +333,5 @@ def test_no_requests_give_no_responses(llama):
 
 
 def test_the_table_knows_the_engine():
-    assert ENGINES["hf"] is HFEngine
+    assert list(ENGINES) == ["hf"]
+    assert engine_class("hf") is HFEngine

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from thinksteer import models
 from thinksteer.arithmetic import problems
-from thinksteer.engines import HFEngine
+from thinksteer.engines.hf import HFEngine
 from thinksteer.engines.sampling import sampling_from
 from thinksteer.generation import records, requests
 from thinksteer.grading import Grader

@@ -1,19 +1,23 @@
 """Means of activations over spans of tokens. Sums are formed inside the hooks: no activation outlives its layer."""
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
-from transformers import PreTrainedModel
 
 from thinksteer.layout import Layout, Place
 from thinksteer.records import InputError, Passage, Site
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Key = TypeVar("Key")
 

@@ -1,14 +1,18 @@
 """From problems to graded records through an engine: what generating, steering and evaluating have in common."""
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Collection, Iterator, Sequence
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from thinksteer.engines import Engine
 from thinksteer.grading import Grader
 from thinksteer.records import Edit, Problem, Record, Request, Response, Sampling
 from thinksteer.thinking import Template, prompt_ids
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 def record_seed(seed: int, id: str, sample: int) -> int:

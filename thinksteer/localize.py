@@ -1,16 +1,21 @@
 """Which attention heads write a direction into the residual stream."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from thinksteer.activations import span_means
 from thinksteer.directions import unit
 from thinksteer.layout import Layout, Place
 from thinksteer.records import Head, InputError, Passage
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def head_scores(

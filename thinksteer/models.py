@@ -1,26 +1,26 @@
 """Which models there are, what a name given by the user means, and how a model is loaded."""
 
+from __future__ import annotations
+
 import importlib.util
 import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from huggingface_hub import ModelCard, hf_hub_download, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
-)
 
 from thinksteer.hub import reachable
 from thinksteer.records import InputError
 from thinksteer.thinking import TEMPLATES, Template
+
+# transformers takes seconds to import, and a stage that has nothing to do should end at once: it is imported where it
+# is used.
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 TINY_REASONER = Path(__file__).parent / "tiny_reasoner"
 EDITED = "ThinkEdit-"  # what the name of an edited model begins with
@@ -148,6 +148,8 @@ def load_tokenizer(ref: ModelRef, trust_remote_code: bool = False) -> PreTrained
 
 
 def _load_tokenizer(location: str, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
     _check_available(location)
     folder = Path(location)
     # Without this, transformers makes up an empty tokenizer.
@@ -170,6 +172,8 @@ def load_model(
 
     `dtype` "auto": the checkpoint's on cuda, float32 on the CPU, where 16-bit arithmetic is slow.
     """
+    from transformers import AutoModelForCausalLM
+
     if device not in ("auto", "cpu") and not torch.cuda.is_available():
         raise InputError(f"--device {device}: PyTorch finds no CUDA device here; use --device cpu")
     if dtype != "auto" and dtype not in DTYPES:

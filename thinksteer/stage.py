@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from thinksteer import data, models, store
-from thinksteer.engines import ENGINES, Engine
+from thinksteer.engines import Engine, engine_class
 from thinksteer.engines.sampling import sampling_from
 from thinksteer.generation import records, requests
 from thinksteer.grading import Grader
@@ -64,7 +64,7 @@ class Generator:
         args, ref = self.args, self.ref
         tokenizer = models.load_tokenizer(ref, args.trust_remote_code)
         model = models.load_model(ref, args.device, args.dtype, args.trust_remote_code)
-        return ENGINES[ENGINE](model, tokenizer, ref.template)
+        return engine_class(ENGINE)(model, tokenizer, ref.template)
 
     def settings(self, dataset: str) -> dict[str, Any]:
         """What the records of a dataset depend on, for the run manifest."""

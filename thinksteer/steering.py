@@ -1,16 +1,21 @@
 """What an edit does: added to activations at run time, or projected out of the weights of chosen heads."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from thinksteer.directions import unit
 from thinksteer.layout import Layout
 from thinksteer.records import Edit, InputError, Site
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @contextmanager

@@ -3,12 +3,16 @@
 Half-open positions count tokens in `prompt_ids + token_ids`. A delimiter may be several tokens long (s1).
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from thinksteer.records import Finish, InputError, Status
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 FORCED_QUESTION = "\n\nYeah, I think that's right.\n\n**Final Answer**\n"
 """What upstream ThinkEdit appends after closing the thinking of a response that spent its budget."""

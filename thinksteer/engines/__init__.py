@@ -1,12 +1,16 @@
 """The engines: one interface, chosen by table."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol
+from importlib import import_module
+from typing import TYPE_CHECKING, Protocol
 
-from transformers import PreTrainedTokenizerBase
-
-from thinksteer.engines.hf import HFEngine
 from thinksteer.records import Edit, Request, Response, Sampling
+from thinksteer.thinking import Template
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 class Engine(Protocol):
@@ -14,9 +18,15 @@ class Engine(Protocol):
 
     tokenizer: PreTrainedTokenizerBase
 
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, template: Template) -> None: ...
+
     def generate(
         self, requests: Iterable[Request], sampling: Sampling, edits: Sequence[Edit] = ()
     ) -> Iterator[Response]: ...
 
 
-ENGINES = {"hf": HFEngine}
+ENGINES = {"hf": "HFEngine"}  # module of this package -> its class; imported when chosen, as the libraries are heavy
+
+
+def engine_class(name: str) -> type[Engine]:
+    return getattr(import_module(f"thinksteer.engines.{name}"), ENGINES[name])
