@@ -9,10 +9,10 @@ if [ "$(cat "$venv/thinksteer.stamp" 2>/dev/null)" != "$stamp" ]; then
     echo "Installing into $venv"
     python3 -m venv "$venv"
     "$venv/bin/python" -m pip install --quiet --upgrade pip
-    # Without a GPU the build of PyTorch without CUDA is enough; where it cannot be had, any build will do.
-    if ! "$venv/bin/python" -c "import torch" 2>/dev/null; then
-        "$venv/bin/python" -m pip install --quiet torch==2.13.0 --extra-index-url https://download.pytorch.org/whl/cpu
-    fi
+    # The build of PyTorch without CUDA, where its index can be reached (one try, its dependencies come below);
+    # elsewhere any build will do.
+    "$venv/bin/python" -m pip install --quiet --no-deps --retries 0 torch==2.13.0 \
+        --extra-index-url https://download.pytorch.org/whl/cpu
     "$venv/bin/python" -m pip install --quiet -r requirements-cpu.txt -r requirements-dev.txt
     echo "$stamp" >"$venv/thinksteer.stamp"
 fi
