@@ -67,7 +67,7 @@ def main() -> None:
         direction = random_like(direction, args.seed)
 
     keys = ("model", "control", "heads", "intervention_weight", "control_heads", "control_direction", "seed")
-    settings = {key: getattr(args, key) for key in keys} | {"chosen": heads, "location": ref.location}
+    settings = {key: getattr(args, key) for key in keys} | {"chosen": heads, "source": ref.source}
     inputs = [direction_file, *([heads_file] if args.heads == "found" else []), *models.fingerprint(ref)]
     with store.run(target, settings, inputs, args.overwrite) as run:
         if not run.finished:

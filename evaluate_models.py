@@ -17,6 +17,7 @@ from thinksteer.stage import Generator, load_problems
 def parse_args() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     cli.add_model(parser, several=["tiny-reasoner", f"{EDITED}tiny-reasoner"])
+    cli.add_loading(parser)
     cli.add_data(parser, several=True)
     cli.add_sampling(parser)
     cli.add_shard(parser)
@@ -35,14 +36,12 @@ def main() -> None:
             output = store.evaluation_path(args.artifacts, ref.key, dataset, args.instruction, args.shard)
             print(f"{ref.key} on {dataset}: {len(problems)} questions, {args.n_samples} samples each")
             generator.write(output, dataset, problems)
-            records = store.read_records(output)
-            if args.shard is None:
-                about = {"model": ref.key, "dataset": dataset}
-                metrics = analysis.metrics(records, args.max_length)
-                store.write_json(
-                    store.metrics_path(args.artifacts, ref.key, dataset, args.instruction), about | metrics
-                )
-            print(f"{output}: {analysis.describe(records)}")
+            whole = store.evaluation_path(args.artifacts, ref.key, dataset, args.instruction)
+            if store.is_complete(whole):  # the last shard sums up
+                records, about = store.read_records(whole), {"model": ref.key, "dataset": dataset}
+                path = store.metrics_path(args.artifacts, ref.key, dataset, args.instruction)
+                store.write_json(path, about | analysis.metrics(records, args.max_length))
+                print(f"{whole}: {analysis.describe(records)}")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from thinksteer.stage import load_passages
 def parse_args() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     cli.add_model(parser)
+    cli.add_loading(parser)
     parser.add_argument("--dataset", default="arithmetic", help="whose responses to read (default: %(default)s)")
     cli.add_controls(parser, default=list(METHODS))
     rule = parser.add_argument_group("which chains are long and which short (default: 1000 / 100, or the model's own)")
@@ -44,7 +45,7 @@ def main() -> None:
     ref = models.resolve(args.model, args.artifacts, args.template)
     rule = choose_rule(ref.quantile, args.long_above, args.short_below, args.quantile, args.match)
     responses = store.responses_path(args.artifacts, ref.key, args.dataset)
-    settings = {"model": ref.key, "location": ref.location, "dataset": args.dataset, "rule": rule_text(rule)}
+    settings = {"model": ref.key, "source": ref.source, "dataset": args.dataset, "rule": rule_text(rule)}
     settings |= {"min_examples": args.min_examples, "after_norm": args.after_norm, "dtype": args.dtype}
     paths = {control: store.direction_path(args.artifacts, ref.key, control) for control in args.control}
 

@@ -16,6 +16,7 @@ from thinksteer.figures import head_heatmap
 from thinksteer.lengths import read_rule
 from thinksteer.localize import head_scores, overlap_at_k, top_heads
 from thinksteer.models import MODELS
+from thinksteer.records import InputError
 from thinksteer.stage import load_passages
 
 HEAD_FRACTION = 0.04  # ThinkEdit, section 4.1: about 4 % of the heads
@@ -24,6 +25,7 @@ HEAD_FRACTION = 0.04  # ThinkEdit, section 4.1: about 4 % of the heads
 def parse_args() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     cli.add_model(parser)
+    cli.add_loading(parser)
     parser.add_argument("--dataset", default="arithmetic", help="whose responses to read (default: %(default)s)")
     parser.add_argument("--control", default="thinking_length_attn", choices=["thinking_length_attn"])
     count = parser.add_mutually_exclusive_group()
@@ -46,12 +48,14 @@ def main() -> None:
     upstream = MODELS.get(ref.key)
     n_heads = args.n_heads or (None if args.head_fraction or not upstream else upstream.edited_heads)
     share = args.head_fraction or HEAD_FRACTION
-    settings = {"model": ref.key, "location": ref.location, "dataset": args.dataset, "control": args.control}
+    settings = {"model": ref.key, "source": ref.source, "dataset": args.dataset, "control": args.control}
     settings |= {"n_heads": n_heads, "head_fraction": None if n_heads else share, "min_examples": args.min_examples}
 
     with store.run(path, settings, [responses, source, *models.fingerprint(ref)], args.overwrite) as run:
         if not run.finished:
             direction, about = store.read_direction(source), store.read_safetensors(source)[1]
+            if "rule" not in about:
+                raise InputError(f"{source} does not say which chains are short (imported?): make it with stage 2")
             passages = load_passages(args, ref, args.control, read_rule(about["rule"]))
             model = models.load_model(ref, args.device, args.dtype, args.trust_remote_code)
             scores = head_scores(model, passages, direction, args.batch_tokens)

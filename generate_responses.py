@@ -17,6 +17,7 @@ from thinksteer.stage import Generator, load_problems
 def parse_args() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     cli.add_model(parser)
+    cli.add_loading(parser)
     cli.add_data(parser)
     cli.add_sampling(parser)
     cli.add_shard(parser)

@@ -24,6 +24,7 @@ PAPER_WEIGHTS = [round(0.01 * step, 2) for step in range(-8, 9)]
 def parse_args() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     cli.add_model(parser)
+    cli.add_loading(parser)
     cli.add_data(parser)
     cli.add_controls(parser, default=["thinking_length_attn"])
     parser.add_argument(

@@ -10,7 +10,15 @@ import pytest
 from thinksteer import cli
 from thinksteer.records import InputError
 
-GROUPS = (cli.add_model, cli.add_data, cli.add_artifacts, cli.add_sampling, cli.add_shard, cli.add_batch_tokens)
+GROUPS = (
+    cli.add_model,
+    cli.add_loading,
+    cli.add_data,
+    cli.add_artifacts,
+    cli.add_sampling,
+    cli.add_shard,
+    cli.add_batch_tokens,
+)
 
 
 def full():

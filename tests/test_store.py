@@ -1,9 +1,11 @@
 from pathlib import Path
 
 import pytest
+import torch
 
+from tests import synthetic
 from thinksteer import store
-from thinksteer.records import InputError
+from thinksteer.records import InputError, Record
 
 ROOT = Path("artifacts")
 
@@ -86,3 +88,33 @@ def test_the_longest_name_still_fits_in_a_file_name(tmp_path):
 
 def test_everything_said_to_be_offered_is_there():
     assert all(hasattr(store, name) for name in store.__all__)
+
+
+def write_shard(path: Path, record: Record) -> None:
+    with store.run(path, {"weight": 0.5}, [], overwrite=False), store.RecordLog(path) as log:
+        log.append(record)
+
+
+def test_a_record_file_is_complete_when_all_its_shards_are_finished(tmp_path):
+    whole = tmp_path / "steering" / "0.5.jsonl"
+    assert not store.is_complete(whole)
+    write_shard(whole.with_name("0.5.0-of-2.jsonl"), synthetic.record("a"))
+    assert not store.is_complete(whole)
+    write_shard(whole.with_name("0.5.1-of-2.jsonl"), synthetic.record("b"))
+    assert store.finished_records(whole.parent) == [whole]
+    assert store.run_settings(whole) == {"weight": 0.5}
+
+
+def test_a_record_file_whose_run_was_stopped_is_not_complete(tmp_path):
+    path = tmp_path / "steering" / "0.5.jsonl"
+    with pytest.raises(KeyboardInterrupt), store.run(path, {}, [], overwrite=False), store.RecordLog(path) as log:
+        log.append(synthetic.record("a"))
+        raise KeyboardInterrupt
+    assert path.exists() and store.finished_records(path.parent) == []
+
+
+@pytest.mark.parametrize("tensors", [{}, {"direction": torch.ones(3)}, {"direction": torch.full((2, 3), torch.nan)}])
+def test_what_is_no_direction_is_refused_by_name(tensors, tmp_path):
+    store.write_safetensors(tmp_path / "attn.safetensors", tensors, {})
+    with pytest.raises(InputError, match="holds no finite tensor"):
+        store.read_direction(tmp_path / "attn.safetensors")

@@ -45,7 +45,7 @@ def parser(doc: str) -> argparse.ArgumentParser:
 
 
 def add_model(parser: argparse.ArgumentParser, several: Sequence[str] = ()) -> None:
-    """The flags that choose and load a model; with `several` defaults, `--model` takes any number of them."""
+    """The flags that choose a model; with `several` defaults, `--model` takes any number of them."""
     what = "model key, name under models/, local folder or hub id (default: %(default)s)"
     if several:
         parser.add_argument("--model", nargs="+", action=Distinct, default=list(several), help=what)
@@ -56,6 +56,9 @@ def add_model(parser: argparse.ArgumentParser, several: Sequence[str] = ()) -> N
         choices=TEMPLATES,
         help="how to prompt a model that is not listed (default: told by its tokenizer)",
     )
+
+
+def add_loading(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: %(default)s")
     dtypes = ["auto", "float32", "bfloat16", "float16"]
     parser.add_argument("--dtype", choices=dtypes, default="auto", help="of the weights (default: %(default)s)")

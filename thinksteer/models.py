@@ -94,6 +94,11 @@ class ModelRef:
     template: Template
     quantile: float | None = None
 
+    @property
+    def source(self) -> str:
+        """The hub id, or the folder's name: what a run depends on wherever the folder lies."""
+        return Path(self.location).name if Path(self.location).is_dir() else self.location
+
 
 def resolve(name: str, root: Path, template: str | None = None) -> ModelRef:
     """What `--model NAME` means: an edited model under `root`/models, a key of MODELS, a folder, or a hub id.

@@ -71,7 +71,7 @@ class Generator:
         args, sampling = self.args, self.sampling
         return {
             "model": self.ref.key,
-            "location": self.ref.location,
+            "source": self.ref.source,
             "template": self.ref.template.name,
             "dataset": dataset,
             "split": args.split,

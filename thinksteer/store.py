@@ -34,6 +34,7 @@ __all__ = [
     "figure_path",
     "finished_records",
     "heads_path",
+    "is_complete",
     "iterate_records",
     "manifest_path",
     "metrics_path",
@@ -119,11 +120,18 @@ def metrics_path(root: Path, model: str, dataset: str, instruction: str) -> Path
 
 
 def finished_records(folder: Path) -> list[Path]:
-    """The record files of a folder, shards as one, that a finished run wrote."""
-    whole = {
-        file.with_name(SHARD.sub("", file.name)) for file in folder.glob("*.jsonl") if run_settings(file) is not None
-    }
-    return sorted(whole)
+    """The complete record files of a folder, shards as one."""
+    found = {file.with_name(SHARD.sub("", file.name)) for file in folder.glob("*.jsonl")}
+    return sorted(path for path in found if is_complete(path))
+
+
+def is_complete(path: Path) -> bool:
+    """Whether a record file, or every one of its shards, is there and was written by a run that finished."""
+    try:
+        files = record_files(path)
+    except InputError:
+        return False
+    return all(run_settings(file) is not None for file in files)
 
 
 def run_settings(output: Path) -> dict[str, Any] | None:
