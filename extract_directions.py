@@ -66,7 +66,7 @@ def main() -> None:
                 with store.atomic(store.figure_path(paths[control])) as partial:
                     direction_figure(direction.norm(dim=-1).tolist(), cosine(long, short).tolist(), partial)
                 counts = {f"n_{label}": str(count) for label, count in found.counts.items()}
-                about = {"method": control, "site": site, **{key: str(value) for key, value in settings.items()}}
+                about = {"method": control, "read_site": site, **{key: str(value) for key, value in settings.items()}}
                 store.write_safetensors(paths[control], {"direction": direction}, about | counts | sources | versions)
 
     for path in paths.values():

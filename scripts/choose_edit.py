@@ -1,4 +1,4 @@
-"""Print the number of heads and the strength of the edit that was most accurate: choose_edit.py ARTIFACTS
+"""Print, as flags of edit_weights.py, the edit that was most accurate: python scripts/choose_edit.py ARTIFACTS
 
 Reads   evaluations/*/arithmetic/metrics.json, models/*/edit.json
 Of equals the smaller edit is chosen: fewer heads, then less strength.
@@ -18,7 +18,8 @@ def main() -> None:
             made = store.read_json(edit)
             setting = len(made["edited_heads"]), made["intervention_weight"]
             ranked.append((-store.read_json(file)["accuracy"], *setting))
-    print(*min(ranked)[1:])
+    _, heads, strength = min(ranked)
+    print(f"--n_heads {heads} --intervention_weight {strength:g}")
 
 
 if __name__ == "__main__":

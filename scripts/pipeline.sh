@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # The seven stages on the embedded model, in order: bash scripts/pipeline.sh {demo|full}
 #
-# demo: minutes, few questions. full: the figures of the README. What is finished is not computed again, so either can be
-# stopped at any time and started again. ARTIFACTS names another root than artifacts/demo or artifacts/full.
+# demo: minutes, few questions, the edit's setting as the full run chose it. full: the figures of the README. What is
+# finished is not computed again, so either can be stopped at any time and started again. ARTIFACTS names another root than
+# artifacts/demo or artifacts/full.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 case ${1:-} in
-    demo) responses=1500 steered=200 layered=60 selected=300 evaluated=500 seeds=(0) counts=(2 3) strengths=(1 2) ;;
-    full) responses=3000 steered=1000 layered=300 selected=2000 evaluated=2000 seeds=(0 1 2) counts=(2 3 5) strengths=(1 2 3) ;;
+    demo) responses=1500 steered=200 layered=60 evaluated=500 seeds=(0) ;;
+    full) responses=3000 steered=1000 layered=300 evaluated=2000 seeds=(0 1 2) ;;
     *) echo "error: say demo or full" >&2 && exit 2 ;;
 esac
 root=${ARTIFACTS:-artifacts/$1}
@@ -30,22 +31,26 @@ weights=(-0.8 -0.4 -0.2 -0.1 0 0.1 0.2 0.4 0.8 1.6)
 
 python find_short_heads.py "${here[@]}"
 
-# The setting is chosen on other questions (--data_seed 1) than it is tested on, in a root of its own.
-selection=$root/selection
-mkdir -p "$selection"
-cp -r "$root/directions" "$root/heads" "$selection/"
-candidates=()
-for count in "${counts[@]}"; do
-    for strength in "${strengths[@]}"; do
-        name=$edited.$count-heads-x$strength
-        python edit_weights.py --artifacts "$selection" --n_heads "$count" --intervention_weight "$strength" --name "$name"
-        candidates+=("$name")
+# Number of heads and strength of the edit are chosen on other questions (--data_seed 1) than they are tested on.
+chosen=(--n_heads 3 --intervention_weight 2)
+if [ "$1" = full ]; then
+    selection=$root/selection
+    mkdir -p "$selection"
+    cp -r "$root/directions" "$root/heads" "$selection/"
+    candidates=()
+    for count in 2 3 5; do
+        for strength in 1 2 3; do
+            name=$edited.$count-heads-x$strength
+            python edit_weights.py --artifacts "$selection" --n_heads $count --intervention_weight $strength --name "$name"
+            candidates+=("$name")
+        done
     done
-done
-python evaluate_models.py --artifacts "$selection" "${length[@]}" --n_questions $selected --n_samples 1 --data_seed 1 \
-    --model $model "${candidates[@]}"
-python analyze_results.py --artifacts "$selection"
-read -r count strength < <(python scripts/choose_edit.py "$selection")
+    python evaluate_models.py --artifacts "$selection" "${length[@]}" --n_questions 2000 --n_samples 1 --data_seed 1 \
+        --model $model "${candidates[@]}"
+    python analyze_results.py --artifacts "$selection"
+    read -r -a chosen < <(python scripts/choose_edit.py "$selection")
+    echo "Chosen: ${chosen[*]}"
+fi
 
 # The published setting (4 % of the heads, strength 1), the chosen one, and the same with random heads and directions.
 models=($model)
@@ -53,7 +58,6 @@ edit() { # name, flags
     python edit_weights.py "${here[@]}" --name "$@"
     models+=("$1")
 }
-chosen=(--n_heads "$count" --intervention_weight "$strength")
 edit "$edited"
 edit "$edited.chosen" "${chosen[@]}"
 for seed in "${seeds[@]}"; do

@@ -25,6 +25,7 @@ from typing import Any
 import torch
 
 from thinksteer.archive import members
+from thinksteer.lengths import LengthRule, rule_text
 from thinksteer.records import InputError, Record, Status
 from thinksteer.store import (
     RecordLog,
@@ -40,7 +41,6 @@ RESPONSE_BUDGET, GSM8K_BUDGET, MATH_BUDGET, EVALUATION_BUDGET = 4096, 8192, 1638
 STEERED = {"gsm8k": ("gsm8k", GSM8K_BUDGET), "math_level5": ("math_level5_140", MATH_BUDGET)}  # name here, budget
 UNSELECTED = ("gsm8k", "MATH-500", "mmlu_elementary_math")  # used from the first row on, so the row number is known
 READ_SITES = {"attn": "mid", "mlp": "block_out"}
-LONG_ABOVE, SHORT_BELOW = 1000, 100  # tokens with BOS, as the extract scripts compare them
 
 
 def import_upstream(source: Path, root: Path) -> list[Path]:
@@ -148,8 +148,7 @@ def _direction(match: re.Match[str], name: str, data: bytes, root: Path) -> Path
             "read_site": READ_SITES[match["site"]],
             "model": match["model"],
             "dataset": "gsm8k",
-            "long_above": str(LONG_ABOVE),
-            "short_below": str(SHORT_BELOW),
+            "rule": rule_text(LengthRule()),
             "origin": f"ThinkEdit {name}",
             "origin_sha256": hashlib.sha256(data).hexdigest(),
         }
