@@ -10,12 +10,14 @@ Writes  steering/<model>/<dataset>/<control>/<weight>[.layer<k>].jsonl and summa
 """
 
 import argparse
+from pathlib import Path
+from typing import Any
 
 from thinksteer import analysis, cli, models, store
 from thinksteer.directions import random_like
 from thinksteer.figures import layerwise_figure, length_histogram, steering_figure
 from thinksteer.methods import METHODS
-from thinksteer.records import Edit, InputError
+from thinksteer.records import Edit, InputError, Record
 from thinksteer.stage import Generator, load_problems
 
 PAPER_WEIGHTS = [round(0.01 * step, 2) for step in range(-8, 9)]
@@ -81,31 +83,43 @@ def chosen_layers(asked: list[str] | None, num_layers: int) -> list[int | None]:
 def summarise(args: argparse.Namespace, model: str, name: str) -> None:
     """summary.json and the figures, from all finished settings that are there, also those of earlier calls."""
     path = store.steering_summary_path(args.artifacts, model, args.dataset, name)
-    points, lengths = [], {}
+    runs = {}
     for file in store.finished_records(path.parent):
-        settings, records = store.run_settings(file), store.read_records(file)
-        weight, layer = settings["weight"], settings["layer"]
-        points.append({"weight": weight, "layer": layer, **analysis.metrics(records, settings["max_length"])})
-        if layer is None:
-            lengths[f"{weight:+g}"] = [record.length for record in records if record.length is not None]
-    points.sort(key=lambda point: (point["layer"] is not None, point["layer"] or 0, point["weight"]))
+        settings = store.run_settings(file)
+        runs[settings["layer"], settings["weight"]] = store.read_records(file), settings["max_length"]
+    unsteered = runs.get((None, 0.0))
+    points = []
+    for (layer, weight), (records, max_length) in sorted(runs.items(), key=lambda run: (run[0][0] is not None, run[0])):
+        compared = unsteered is not None and records is not unsteered[0]
+        change = analysis.paired_difference(unsteered[0], records) if compared else None
+        about = {
+            "weight": weight,
+            "layer": layer,
+            "accuracy_change": change and [change.value, change.low, change.high],
+        }
+        points.append(about | analysis.metrics(records, max_length))
     store.write_json(path, {"model": model, "dataset": args.dataset, "control": name, "points": points})
-    together = [point for point in points if point["layer"] is None]
-    alone = [point for point in points if point["layer"] is not None]
-    for draw, drawn, figure in (
-        (steering_figure, together, "summary.png"),
-        (layerwise_figure, alone, "layers.png"),
-        (length_histogram, dict(sorted(lengths.items(), key=lambda item: float(item[0]))), "lengths.png"),
-    ):
-        if drawn:
-            with store.atomic(path.with_name(figure)) as partial:
-                draw(drawn, partial)
+    draw(path, points, {weight: records for (layer, weight), (records, _) in runs.items() if layer is None})
     for point in points:
         where = "all layers" if point["layer"] is None else f"layer {point['layer']}"
-        print(
-            f"  {point['weight']:+7.3f}  {where:10}  {point['accuracy']:6.1%}  {point['mean_length'] or 0:8.1f} tokens"
-        )
-    print(f"{path}: {len(points)} settings")
+        change = "" if not point["accuracy_change"] else "{:+.1%} [{:+.1%}, {:+.1%}]".format(*point["accuracy_change"])
+        length = f"{point['mean_length'] or 0:8.1f} tokens"
+        print(f"  {point['weight']:+7.3f}  {where:10}  {point['accuracy']:6.1%}  {change:24} {length}")
+    print(f"{path}: {len(points)} settings; changes are from weight 0, on the same questions")
+
+
+def draw(path: Path, points: list[dict[str, Any]], together: dict[float, list[Record]]) -> None:
+    """The figures beside summary.json; the histogram shows the two ends and what is nearest to no steering."""
+    shown = sorted({min(together), min(together, key=abs), max(together)}) if together else []
+    lengths = {f"{w:+g}": [one.length for one in together[w] if one.length is not None] for w in shown}
+    for figure, drawn, name in (
+        (steering_figure, [point for point in points if point["layer"] is None], "summary.png"),
+        (layerwise_figure, [point for point in points if point["layer"] is not None], "layers.png"),
+        (length_histogram, lengths, "lengths.png"),
+    ):
+        if drawn:
+            with store.atomic(path.with_name(name)) as partial:
+                figure(drawn, partial)
 
 
 if __name__ == "__main__":

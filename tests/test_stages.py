@@ -116,7 +116,7 @@ def test_a_finished_stage_computes_nothing_again_and_refuses_other_settings(root
     "script, folder", [("generate_responses.py", "responses"), ("evaluate_models.py", "evaluations")]
 )
 def test_a_killed_stage_goes_on_where_it_stopped(script, folder, tmp_path):
-    flags = ("--model", MODEL, "--n_questions", 400, "--max_length", 300)
+    flags = ("--model", MODEL, "--n_questions", 400, "--n_samples", 1, "--max_length", 300)
 
     def records(root: Path) -> list[str]:
         [path] = (root / folder).rglob("*.jsonl")
