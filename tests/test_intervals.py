@@ -11,6 +11,13 @@ def test_wilson_agrees_with_scipy():
         assert wilson(successes, n) == pytest.approx((truth.low, truth.high), abs=1e-6)
 
 
+def test_wilsons_interval_holds_the_share_itself_whatever_the_rounding():
+    for n in range(1, 400):
+        for successes in (0, 1, n - 1, n):
+            low, high = wilson(successes, n)
+            assert low <= successes / n <= high
+
+
 def test_a_share_with_one_sample_per_question_has_wilsons_interval():
     estimate = mean([f"q{index}" for index in range(10)], [1.0] * 3 + [0.0] * 7, (0, 1))
     assert estimate == Estimate(0.3, *wilson(3, 10), 10)

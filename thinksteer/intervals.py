@@ -42,7 +42,8 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     share, spread = successes / n, Z**2 / n
     centre = (share + spread / 2) / (1 + spread)
     half = Z / (1 + spread) * (share * (1 - share) / n + spread / (4 * n)) ** 0.5
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # Where all or none are successes, one end is the share itself; rounding could put it on the wrong side.
+    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
 
 
 @lru_cache(maxsize=4)
