@@ -1,4 +1,4 @@
-"""Print, as flags of edit_weights.py, the edit that was most accurate: python scripts/choose_edit.py ARTIFACTS
+"""Print, as flags of edit_weights.py, the edit that was most accurate: python -m scripts.choose_edit ARTIFACTS
 
 Reads   evaluations/*/arithmetic/metrics.json, models/*/edit.json
 Of equals the smaller edit is chosen: fewer heads, then less strength.

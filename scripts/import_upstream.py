@@ -1,4 +1,4 @@
-"""Read ThinkEdit's published files into the artifacts: python scripts/import_upstream.py ThinkEdit.zip
+"""Read ThinkEdit's published files into the artifacts: python -m scripts.import_upstream ThinkEdit.zip
 
 Reads   the zip that upstream publishes (fetched from Google Drive with --download), or a folder of its files
 Writes  responses/, directions/, steering/ and evaluations/ as the stages do

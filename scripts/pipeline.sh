@@ -48,7 +48,7 @@ if [ "$1" = full ]; then
     python evaluate_models.py --artifacts "$selection" "${length[@]}" --n_questions 2000 --n_samples 1 --data_seed 1 \
         --model $model "${candidates[@]}"
     python analyze_results.py --artifacts "$selection"
-    read -r -a chosen < <(python scripts/choose_edit.py "$selection")
+    read -r -a chosen < <(python -m scripts.choose_edit "$selection")
     echo "Chosen: ${chosen[*]}"
 fi
 

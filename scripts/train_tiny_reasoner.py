@@ -1,4 +1,4 @@
-"""Train the embedded model from scratch: python scripts/train_tiny_reasoner.py
+"""Train the embedded model from scratch: python -m scripts.train_tiny_reasoner
 
 Reads   nothing: questions and chains of thought are made on the fly (thinksteer/arithmetic.py).
 Writes  --output: a Hugging Face Qwen2 folder; beside it <output>.training/ with the checkpoint to resume from, the loss

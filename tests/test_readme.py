@@ -12,20 +12,25 @@ import pytest
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SCRIPTS = sorted(path.relative_to(ROOT) for path in [*ROOT.glob("*.py"), *(ROOT / "scripts").glob("*.py")])
-COMMANDS = re.findall(r"python ((?:scripts/)?\w+\.py(?:\\\n|[^`#|\n\\])*)", README)
+COMMANDS = re.findall(r"python ((?:-m scripts\.\w+|\w+\.py)(?:\\\n|[^`#|\n\\])*)", README)
+
+
+def called(script: Path) -> str:
+    """How a script is called: `generate_responses.py`, `-m scripts.import_upstream`."""
+    return script.name if script.parent == Path(".") else f"-m scripts.{script.stem}"
 
 
 def usage(script: Path) -> str:
-    command = [sys.executable, str(ROOT / script), "--help"]
-    environment = os.environ | {"COLUMNS": "200", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    command = [sys.executable, *called(script).split(), "--help"]
+    environment = os.environ | {"COLUMNS": "200"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 @pytest.fixture(scope="module")
 def usages() -> dict[str, str]:
-    return {str(script): usage(script) for script in SCRIPTS if script.name != "choose_edit.py"}
+    return {called(script): usage(script) for script in SCRIPTS if script.name != "choose_edit.py"}
 
 
 def test_every_script_says_how_it_is_called_what_it_reads_and_what_it_writes(usages):
@@ -38,6 +43,8 @@ def test_every_command_of_the_readme_names_a_script_and_flags_that_exist(usages)
     assert len(COMMANDS) > 10
     for command in COMMANDS:
         script, *words = shlex.split(command.replace("\\\n", " "))
+        if script == "-m":
+            script = f"-m {words.pop(0)}"
         for word in words:
             if word.startswith("--"):
                 assert word in usages[script], (command, word)
