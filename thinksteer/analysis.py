@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest
 
 from thinksteer.intervals import Estimate, estimates, mean
 from thinksteer.records import InputError, Record
@@ -111,6 +110,8 @@ def paired_length_difference(base: Sequence[Record], other: Sequence[Record]) ->
 
 def mcnemar_p(base: Sequence[Record], other: Sequence[Record]) -> float | None:
     """McNemar's exact two-sided p of a change in accuracy; None where a question has several (dependent) samples."""
+    from scipy.stats import binomtest  # half a second that most stages never need
+
     pairs = _paired(base, other)
     if max(Counter(before.id for before, _ in pairs).values()) > 1:
         return None
