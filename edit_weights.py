@@ -21,7 +21,7 @@ from torch import Tensor
 from thinksteer import cli, models, store
 from thinksteer.directions import random_like
 from thinksteer.localize import top_heads
-from thinksteer.models import EDITED, MODELS, ModelRef
+from thinksteer.models import EDITED, ModelRef
 from thinksteer.records import InputError
 from thinksteer.steering import head_norms, project_out
 
@@ -33,7 +33,7 @@ def parse_args() -> argparse.Namespace:
     cli.add_model(parser)
     parser.add_argument("--control", default="thinking_length_attn", choices=["thinking_length_attn"])
     parser.add_argument(
-        "--heads", choices=["found", "published"], default="found", help="of stage 4, or upstream's first of this model"
+        "--heads", choices=["found", "published"], default="found", help="of stage 4, or upstream's of this model"
     )
     parser.add_argument("--n_heads", type=cli.positive_int, help="how many of them (default: all that were chosen)")
     parser.add_argument(
@@ -83,10 +83,9 @@ def main() -> None:
 def choose_heads(args: argparse.Namespace, ref: ModelRef, heads_file: Path) -> Heads:
     """(layer, head) in order of rank: of stage 4, or upstream's."""
     if args.heads == "published":
-        known = MODELS.get(ref.key)
-        if not known or not known.first_heads:
+        ranked = models.published_heads(ref.key)
+        if not ranked:
             raise InputError(f"--heads published: upstream published none for {ref.key}; leave the flag out")
-        ranked = list(known.first_heads)
     else:
         found = store.read_json(heads_file)
         ranked = [(head["layer"], head["head"]) for head in found["heads"]]

@@ -15,7 +15,6 @@ from thinksteer import cli, models, store
 from thinksteer.figures import head_heatmap
 from thinksteer.lengths import read_rule
 from thinksteer.localize import head_scores, overlap_at_k, top_heads
-from thinksteer.models import MODELS
 from thinksteer.records import InputError
 from thinksteer.stage import load_passages
 
@@ -45,8 +44,8 @@ def main() -> None:
     responses = store.responses_path(args.artifacts, ref.key, args.dataset)
     source = store.direction_path(args.artifacts, ref.key, args.control)
     path = store.heads_path(args.artifacts, ref.key, args.control)
-    upstream = MODELS.get(ref.key)
-    n_heads = args.n_heads or (None if args.head_fraction or not upstream else upstream.edited_heads)
+    upstream = models.published_heads(ref.key)
+    n_heads = args.n_heads or (None if args.head_fraction else len(upstream) or None)
     share = args.head_fraction or HEAD_FRACTION
     settings = {"model": ref.key, "source": ref.source, "dataset": args.dataset, "control": args.control}
     settings |= {"n_heads": n_heads, "head_fraction": None if n_heads else share, "min_examples": args.min_examples}
@@ -72,10 +71,10 @@ def main() -> None:
     print(f"{path}: {len(found['heads'])} of {total} heads ({len(found['heads']) / total:.2%}), highest score first:")
     for head in found["heads"]:
         print(f"  layer {head['layer']:2d} head {head['head']:2d}  {head['score']:+.4f}")
-    if upstream and upstream.first_heads:
-        k = len(upstream.first_heads)
+    if upstream:
         chosen = [(head["layer"], head["head"]) for head in found["heads"]]
-        print(f"  of upstream's first {k}: {overlap_at_k(chosen, upstream.first_heads, k):.0%} are among these {k}")
+        k = min(len(chosen), len(upstream))
+        print(f"  overlap with upstream's first {k}: {overlap_at_k(chosen, upstream, k):.0%}")
 
 
 if __name__ == "__main__":

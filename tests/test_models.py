@@ -13,10 +13,11 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from thinksteer.models import MODELS, ModelRef, load_model, load_tokenizer, resolve
+from thinksteer.models import MODELS, ModelRef, load_model, load_tokenizer, published_heads, resolve
 from thinksteer.records import InputError
 from thinksteer.thinking import TEMPLATES
 
+UPSTREAM = {"deepseek-qwen-1.5b": 20, "deepseek-llama3-8b": 40, "deepseek-qwen-14b": 80, "deepseek-qwen-32b": 160}
 DEEPSEEK = ("<｜User｜>", "<｜Assistant｜>", "<think>", "</think>")
 QWEN = ("<|im_start|>", "<|im_end|>", "<think>", "</think>")
 CHAT = "{% for m in messages %}{{ m.content }}{% endfor %}{{ '<|im_end|>\n<|im_start|>assistant\n' }}"
@@ -44,19 +45,19 @@ def checkpoint(tmp_path_factory):
 def test_every_known_model_has_a_known_template_and_every_edited_one_a_base():
     assert {model.template for model in MODELS.values()} <= TEMPLATES.keys()
     edited = {key for key in MODELS if key.startswith("ThinkEdit-")}
-    assert {key.removeprefix("ThinkEdit-") for key in edited} == {k for k, m in MODELS.items() if m.edited_heads}
+    assert {key.removeprefix("ThinkEdit-") for key in edited} == set(UPSTREAM)
     assert MODELS["ThinkEdit-deepseek-llama3-8b"].location == "cesun/ThinkEdit-deepseek-llama3-8b"
 
 
-def test_upstreams_heads_are_carried_as_published():
-    assert [MODELS[f"deepseek-{key}"].edited_heads for key in ("qwen-1.5b", "llama3-8b", "qwen-14b", "qwen-32b")] == [
-        20,
-        40,
-        80,
-        160,
-    ]
-    assert all(len(model.first_heads) == 5 for model in MODELS.values() if model.edited_heads)
-    assert MODELS["deepseek-qwen-14b"].first_heads[2] == (28, 21)
+def test_upstreams_lists_have_the_published_counts_and_order_and_fit_their_models():
+    grids = {"deepseek-qwen-1.5b": (28, 12), "deepseek-llama3-8b": (32, 32)}
+    grids |= {"deepseek-qwen-14b": (48, 40), "deepseek-qwen-32b": (64, 40)}
+    for key, count in UPSTREAM.items():
+        heads = published_heads(key)
+        assert len(heads) == len(set(heads)) == count
+        assert all(layer < grids[key][0] and head < grids[key][1] for layer, head in heads)
+    assert published_heads("deepseek-qwen-14b")[:3] == [(36, 9), (36, 7), (28, 21)]
+    assert published_heads("tiny-reasoner") == []
 
 
 def test_a_key_a_hub_id_and_a_folder_are_told_apart(tmp_path, checkpoint):

@@ -29,46 +29,23 @@ HASHED_BYTES = 1 << 28  # weights up to this size are inputs of a run by their h
 
 @dataclass(frozen=True)
 class Model:
-    """A known model: a hub id or a folder, its prompt template, and what upstream published about its short heads.
+    """A known model: a hub id or a folder, and its prompt template.
 
-    `edited_heads` is how many heads upstream edits, `first_heads` the (layer, head) upstream found first. `quantile` is
-    the share of the longest and of the shortest chains to compare where the paper's 1000 and 100 tokens do not fit.
+    `quantile` is the share of the longest and of the shortest chains to compare where the paper's 1000 and 100 tokens
+    do not fit.
     """
 
     location: str
     template: str
     quantile: float | None = None
-    edited_heads: int | None = None
-    first_heads: tuple[tuple[int, int], ...] = ()
 
 
-# From ThinkEdit's get_ThinkEdit_models.py at 0820517: `first_heads` are the first five of each list in rank order.
 _BASE = {
     "tiny-reasoner": Model(str(TINY_REASONER), "deepseek", quantile=0.2),
-    "deepseek-qwen-1.5b": Model(
-        "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", "deepseek", None, 20, ((21, 2), (17, 7), (16, 9), (21, 3), (25, 3))
-    ),
-    "deepseek-llama3-8b": Model(
-        "deepseek-ai/DeepSeek-R1-Distill-Llama-8B",
-        "deepseek",
-        None,
-        40,
-        ((13, 31), (27, 14), (17, 13), (21, 19), (30, 18)),
-    ),
-    "deepseek-qwen-14b": Model(
-        "deepseek-ai/DeepSeek-R1-Distill-Qwen-14B",
-        "deepseek",
-        None,
-        80,
-        ((36, 9), (36, 7), (28, 21), (31, 1), (28, 32)),
-    ),
-    "deepseek-qwen-32b": Model(
-        "deepseek-ai/DeepSeek-R1-Distill-Qwen-32B",
-        "deepseek",
-        None,
-        160,
-        ((44, 21), (52, 7), (61, 9), (58, 30), (52, 9)),
-    ),
+    "deepseek-qwen-1.5b": Model("deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", "deepseek"),
+    "deepseek-llama3-8b": Model("deepseek-ai/DeepSeek-R1-Distill-Llama-8B", "deepseek"),
+    "deepseek-qwen-14b": Model("deepseek-ai/DeepSeek-R1-Distill-Qwen-14B", "deepseek"),
+    "deepseek-qwen-32b": Model("deepseek-ai/DeepSeek-R1-Distill-Qwen-32B", "deepseek"),
 }
 MODELS: dict[str, Model] = {
     **_BASE,
@@ -201,6 +178,15 @@ def generation_config(ref: ModelRef) -> dict[str, Any]:
     _check_available(ref.location)
     file = _own_file(ref.location, "generation_config.json")
     return json.loads(file.read_text(encoding="utf-8")) if file else {}
+
+
+def published_heads(key: str) -> list[tuple[int, int]]:
+    """The (layer, head) that upstream ThinkEdit edits in a model, in rank order; empty where it published none.
+
+    From the lists in its get_ThinkEdit_models.py (second version of the paper): 20, 40, 80 and 160 heads.
+    """
+    lists = json.loads(Path(__file__).with_name("published_heads.json").read_text(encoding="utf-8"))
+    return [(layer, head) for layer, head in lists.get(key, [])]
 
 
 def folder(ref: ModelRef) -> Path:
