@@ -8,7 +8,7 @@ from tests.synthetic import evaluation, record
 from thinksteer.comparison import Family, Member
 from thinksteer.figures import (
     COLOURS,
-    GREYS,
+    GREY,
     Point,
     decile_figure,
     direction_figure,
@@ -56,11 +56,11 @@ def point(weight: float, layer: int | None, accuracy: float, length: float | Non
 
 
 def test_the_base_is_blue_its_edit_orange_and_a_control_grey_in_every_figure(tmp_path: Path):
-    assert [style.colour for style in styles(FAMILY).values()] == [COLOURS[0], COLOURS[1], GREYS[0]]
+    assert [style.colour for style in styles(FAMILY).values()] == [COLOURS[0], COLOURS[1], GREY]
     for draw in (threshold_figure, decile_figure):
         draw(FAMILY, tmp_path / "figure.png")
         image = pixels(tmp_path / "figure.png")
-        assert has(image, COLOURS[0]) and has(image, COLOURS[1]) and has(image, GREYS[0])
+        assert has(image, COLOURS[0]) and has(image, COLOURS[1]) and has(image, GREY)
 
 
 def test_histograms_share_bins_and_skip_a_model_that_never_thinks(tmp_path: Path):

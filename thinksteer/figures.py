@@ -21,7 +21,7 @@ from thinksteer.intervals import Estimate
 from thinksteer.records import Head
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-GREYS = ("#6e6e6e", "#9a9a9a", "#c0c0c0")
+GREY = "#8a8a8a"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 BINS = 30
 Point = Mapping[str, Any]
@@ -30,24 +30,27 @@ Point = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Style:
-    """How one series is drawn."""
+    """How one series is drawn; `quiet`: a thin line without interval."""
 
     colour: str
     line: str
     marker: str
+    label: str | None
+    quiet: bool = False
 
 
-def _series(index: int) -> Style:
-    return Style(COLOURS[index % len(COLOURS)], "-", MARKERS[index % len(MARKERS)])
+def _series(index: int, label: str | None = None) -> Style:
+    return Style(COLOURS[index % len(COLOURS)], "-", MARKERS[index % len(MARKERS)], label)
 
 
 def styles(family: Family) -> dict[str, Style]:
-    """The style of each model of a family, the same in every figure."""
+    """The style of each model of a family, the same in every figure; the controls, often a dozen, share one."""
     edits, controls = family.having("edited"), family.having("control")
-    result = {family.base.model: _series(0)} if family.base else {}
-    result |= {member.model: _series(index) for index, member in enumerate(edits, start=1)}
+    result = {family.base.model: _series(0, family.base.model)} if family.base else {}
+    result |= {member.model: _series(index, member.model) for index, member in enumerate(edits, start=1)}
     for index, member in enumerate(controls):
-        result[member.model] = Style(GREYS[index % len(GREYS)], ("--", ":", "-.")[index % 3], MARKERS[index % 7])
+        label = f"random controls ({len(controls)})" if index == 0 else None
+        result[member.model] = Style(GREY, "-", "", label, quiet=True)
     return result
 
 
@@ -75,9 +78,12 @@ def _legend(figure: Figure, panel: Axes) -> None:
         figure.legend(handles, labels, loc="outside upper left", ncols=columns, frameon=False, fontsize=9)
 
 
-def _curve(panel: Axes, xs: ArrayLike, estimates: Sequence[Estimate], style: Style, label: str) -> None:
+def _curve(panel: Axes, xs: ArrayLike, estimates: Sequence[Estimate], style: Style) -> None:
     """Accuracies in % with their intervals as a band."""
-    panel.plot(xs, [100 * one.value for one in estimates], style.line, color=style.colour, label=label, linewidth=1.6)
+    width, values = 0.9 if style.quiet else 1.6, [100 * one.value for one in estimates]
+    panel.plot(xs, values, style.line, color=style.colour, label=style.label, linewidth=width)
+    if style.quiet:
+        return
     low = [100 * (one.value if one.low is None else one.low) for one in estimates]
     high = [100 * (one.value if one.high is None else one.high) for one in estimates]
     panel.fill_between(xs, low, high, color=style.colour, alpha=0.13, linewidth=0)
@@ -95,8 +101,7 @@ def threshold_figure(family: Family, path: Path) -> None:
     for member in family.members:
         below = accuracy_below(member.records, thresholds.tolist())
         drawn = [(at, one) for at, one in zip(thresholds, below, strict=True) if one is not None]
-        style = styles(family)[member.model]
-        _curve(panel, [at for at, _ in drawn], [one for _, one in drawn], style, member.model)
+        _curve(panel, [at for at, _ in drawn], [one for _, one in drawn], styles(family)[member.model])
     panel.set(xscale="log", xlim=thresholds[[0, -1]], xlabel="threshold (tokens of thinking, log scale)")
     panel.set(ylabel="accuracy below the threshold (%)", ylim=(0, 102))
     panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -109,23 +114,26 @@ def threshold_figure(family: Family, path: Path) -> None:
 def decile_figure(family: Family, path: Path) -> None:
     """Accuracy within each tenth of a model's responses, from its shortest thinking to its longest."""
     figure, (panel,) = _panels(1, 7, 4)
-    for index, member in enumerate(family.members):
+    loud = [member.model for member in family.members if member.role != "control"]
+    for member in family.members:
         style = styles(family)[member.model]
         estimates = [one for _, one in accuracy_by_length(member.records)]
-        xs = np.arange(1, len(estimates) + 1) + 0.12 * (index - (len(family.members) - 1) / 2)  # side by side
+        xs = np.arange(1, len(estimates) + 1, dtype=np.float64)
         values = np.asarray([100 * one.value for one in estimates])
         below = values - [100 * (one.value if one.low is None else one.low) for one in estimates]
         above = [100 * (one.value if one.high is None else one.high) for one in estimates] - values
+        if not style.quiet:
+            xs += 0.12 * (loud.index(member.model) - (len(loud) - 1) / 2)  # side by side
         panel.errorbar(
             xs,
             values,
-            yerr=np.stack([below, above]),
+            yerr=None if style.quiet else np.stack([below, above]),
             color=style.colour,
             linestyle=style.line,
             marker=style.marker,
             markersize=4,
-            linewidth=1.2,
-            label=member.model,
+            linewidth=0.9 if style.quiet else 1.2,
+            label=style.label,
         )
     panel.set(xlabel="tenth of the model's own responses (1: shortest thinking)", ylabel="accuracy (%)", ylim=(-2, 102))
     panel.set_xticks(range(1, 11))
