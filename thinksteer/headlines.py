@@ -76,7 +76,13 @@ def _against_controls(beyond: Sequence[Difference]) -> list[str]:
 
 
 def _standing(changes: Sequence[Estimate]) -> str:
-    """How an edit stands against its controls: "+2.0 points [+0.5, +3.4] (clearly above)"."""
+    """How an edit stands against its controls: "+2.0 points [+0.5, +3.4] (clearly above)"; of many only how often."""
+    if len(changes) > 2:
+        above = sum(change.apart_from_zero and change.value > 0 for change in changes)
+        below = sum(change.apart_from_zero and change.value < 0 for change in changes)
+        values = [100 * change.value for change in changes]
+        span = f"{min(values):+.1f} to {max(values):+.1f} points"
+        return f"clearly above {above} and below {below} of {len(changes)} ({span})"
     return " and ".join(
         f"{_points(change)} ({_verdict(change, 'clearly above', 'clearly below', 'not clearly different')})"
         for change in changes
@@ -97,7 +103,7 @@ def _points(change: Estimate) -> str:
 
 
 def _tokens(change: Estimate) -> str:
-    value = f"{change.value:+.0f} tokens"
+    value = f"{change.value:+.1f} tokens"
     if change.low is None or change.high is None:
         return value
-    return f"{value} [{change.low:+.0f}, {change.high:+.0f}]"
+    return f"{value} [{change.low:+.1f}, {change.high:+.1f}]"
