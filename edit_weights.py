@@ -99,6 +99,10 @@ def choose_heads(args: argparse.Namespace, ref: ModelRef, heads_file: Path) -> H
 def random_heads(heads: Heads, grid: tuple[int, int], seed: int) -> Heads:
     """As many heads, drawn from all others of the `(layers, heads)` grid."""
     others = [(layer, head) for layer in range(grid[0]) for head in range(grid[1]) if (layer, head) not in heads]
+    if len(others) < len(heads):
+        raise InputError(
+            f"--control_heads random: {len(heads)} heads are edited and only {len(others)} are left to draw"
+        )
     return random.Random(f"heads {seed}").sample(others, len(heads))
 
 
@@ -136,7 +140,7 @@ def model_card(name: str, source: Path, about: dict[str, Any], heads: Heads) -> 
     what = ", with randomly drawn heads as a control" if about["control_heads"] else ""
     what += ", along a random direction as a control" if about["control_direction"] else ""
     return f"""---
-base_model: {about["base_model"]}
+base_model: {about["source"]}
 {f"license: {licence}" if licence else "# the base model states no licence"}
 tags: [thinkedit]
 ---
