@@ -68,5 +68,5 @@ for seed in "${seeds[@]}"; do
 done
 python evaluate_models.py "${here[@]}" "${length[@]}" --n_questions $evaluated --n_samples 2 --data_seed 2 --model "${models[@]}"
 python analyze_results.py "${here[@]}"
-cat "$root"/reports/{accuracy,length}_{overall,shortest}.md "$root/reports/difference_overall.md"
+cat "$root"/reports/{accuracy_overall,length_overall,accuracy_shortest,length_shortest,difference_overall}.md
 echo "The report: $root/reports/report.html"
