@@ -41,8 +41,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--control_direction", choices=["random"], help="control: a random direction of the same norms")
     parser.add_argument("--control_seed", type=cli.natural_int, default=0, help="of it (default: %(default)s)")
     cli.add_sampling(parser)
+    cli.add_shard(parser)
     cli.add_artifacts(parser)
-    parser.set_defaults(n_questions=200, shard=None)  # ThinkEdit, section 3.2
+    parser.set_defaults(n_questions=200)  # ThinkEdit, section 3.2
     return parser.parse_args()
 
 
@@ -61,7 +62,7 @@ def main() -> None:
             for weight in args.direction_weight:
                 layers = tuple(range(len(direction))) if layer is None else (layer,)
                 edit = Edit(METHODS[control].steer_site, direction, layers, weight)
-                output = store.steering_path(args.artifacts, ref.key, args.dataset, name, weight, layer)
+                output = store.steering_path(args.artifacts, ref.key, args.dataset, name, weight, layer, args.shard)
                 print(f"{name}: weight {weight:g}, {'all layers' if layer is None else f'layer {layer}'}")
                 about = {"control": name, "weight": weight, "layer": layer}
                 generator.write(output, args.dataset, problems, [edit] if weight else [], [source], **about)
@@ -87,6 +88,9 @@ def summarise(args: argparse.Namespace, model: str, name: str) -> None:
     for file in store.finished_records(path.parent):
         settings = store.run_settings(file)
         runs[settings["layer"], settings["weight"]] = store.read_records(file), settings["max_length"]
+    if not runs:
+        print(f"{path.parent}: summed up when every shard is there")
+        return
     unsteered = runs.get((None, 0.0))
     points = []
     for (layer, weight), (records, max_length) in sorted(runs.items(), key=lambda run: (run[0][0] is not None, run[0])):

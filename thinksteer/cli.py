@@ -172,8 +172,10 @@ def shard(text: str) -> tuple[int, int]:
 
 
 def run(main: Callable[[], None]) -> NoReturn:
-    """Run a script's `main` and exit: 0; 2 and one line for the user's errors; 130 if stopped (Ctrl-C, SIGTERM)."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Run a script's `main` and exit: 0; 2 and one line for the user's errors; 130 if stopped (Ctrl-C, SIGTERM, or
+    SIGUSR1, which schedulers send ahead of the time limit)."""
+    for request in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(request, signal.default_int_handler)
     try:
         main()
     except InputError as error:

@@ -88,11 +88,13 @@ def direction_path(root: Path, model: str, control: str) -> Path:
     return root / "directions" / slug(model) / f"{slug(control)}.safetensors"
 
 
-def steering_path(root: Path, model: str, dataset: str, control: str, weight: float, layer: int | None) -> Path:
+def steering_path(
+    root: Path, model: str, dataset: str, control: str, weight: float, layer: int | None, shard: Shard | None = None
+) -> Path:
     """`<weight>.jsonl` for all layers, `<weight>.layer<k>.jsonl` for one; the weight as Python prints a float."""
     name = repr(float(weight) + 0.0)  # -0.0 is 0.0
     name += "" if layer is None else f".layer{layer}"
-    return _steering_folder(root, model, dataset, control) / f"{name}.jsonl"
+    return shard_path(_steering_folder(root, model, dataset, control) / f"{name}.jsonl", shard)
 
 
 def steering_summary_path(root: Path, model: str, dataset: str, control: str) -> Path:
