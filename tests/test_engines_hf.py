@@ -22,8 +22,8 @@ from transformers import (
 from thinksteer.engines import ENGINES, engine_class
 from thinksteer.engines.batch import Batch
 from thinksteer.engines.hf import HFEngine
-from thinksteer.engines.sampling import uniforms
-from thinksteer.records import Edit, InputError, Request, Sampling
+from thinksteer.engines.sampling import choose, uniforms
+from thinksteer.records import Condition, Edit, InputError, Request, Sampling
 from thinksteer.thinking import Template
 
 VOCABULARY, BOS, EOS, OPEN, CLOSE, LAYERS, HIDDEN = 40, 1, 2, 3, 4, 2, 32
@@ -275,6 +275,62 @@ def test_steering_reaches_every_position_and_ends_with_the_generation(llama):
         for hook in hooks:
             hook.remove()
     assert steered != plain
+
+
+WHERES = {
+    "tokens": Condition(frozenset(range(8, 20))),
+    "thinking": Condition(in_thinking=True),
+    "both": Condition(frozenset(range(8, 20)), in_thinking=True),
+}
+
+
+def holds(where: Condition, ids: list[int], prompt_length: int) -> list[bool]:
+    """By the words of `Condition`, position by position, from the whole sequence."""
+    generated = ids[prompt_length:]
+    start = prompt_length + generated.index(OPEN) if OPEN in generated else len(ids)
+    end = ids.index(CLOSE, start) if CLOSE in ids[start:] else len(ids)
+    return [
+        (where.tokens is None or ids[place] in where.tokens) and (not where.in_thinking or start < place < end)
+        for place in range(len(ids))
+    ]
+
+
+@pytest.mark.parametrize("name", WHERES)
+def test_a_conditional_edit_acts_exactly_where_its_condition_holds(name, llama):
+    """Every token is the one that a single pass over the whole sequence draws, with hooks at the right positions."""
+    where, requests = WHERES[name], [replace(one, prompt_ids=(*one.prompt_ids, OPEN, 9)) for one in make_requests(60)]
+    vectors = 2 * torch.randn(LAYERS, HIDDEN, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    edits = [Edit("block_out", vectors, (0,), 1.0, where)]
+    sampling = replace(SAMPLED, forced_answer="abC", forced_tokens=5)
+    plain = tokens_of(narrow(llama).generate(requests, sampling))
+    by_id, counts = {request.id: request for request in requests}, []
+    for response in list(narrow(llama).generate(requests, sampling, edits)):
+        request = by_id[response.id]
+        ids = [*request.prompt_ids, *response.token_ids]
+        mask = torch.tensor(holds(where, ids, len(request.prompt_ids)))[:, None]
+        hook = llama.model.layers[0].register_forward_hook(lambda *a, m=mask: a[2] + m * vectors[0])
+        logits = llama(torch.tensor([ids])).logits[0].detach()
+        hook.remove()
+        begin, forced = len(request.prompt_ids), response.forced_at
+        for index, token in enumerate(response.token_ids):
+            if forced is not None and forced <= index < forced + 3:
+                continue
+            draw = uniforms([request.seed], [index])
+            assert choose(logits[None, begin + index - 1], draw, [ids[: begin + index]], sampling).item() == token
+        assert response.steered_positions == int(mask[:-1].sum())
+        counts.append(response.steered_positions)
+        if response.steered_positions == 0:
+            assert response.token_ids == plain[response.id]
+    assert len(set(counts)) > 5, "the test must see different numbers of steered positions"
+
+
+def test_the_number_of_steered_positions_is_zero_without_edits_and_all_but_the_last_with_one_everywhere(llama):
+    vectors = torch.ones(LAYERS, HIDDEN)
+    for edits in ([], [Edit("attn_out", vectors, (0,), 0.1)]):
+        for response in narrow(llama).generate(requests := make_requests(6), SAMPLED, edits):
+            prompt = next(one.prompt_ids for one in requests if one.id == response.id)
+            expected = len(prompt) + len(response.token_ids) - 1 if edits else 0
+            assert response.steered_positions == expected
 
 
 def test_the_model_attends_as_before_once_the_responses_are_read_or_dropped(llama):

@@ -5,7 +5,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from thinksteer.records import InputError
-from thinksteer.thinking import TEMPLATES, Thinking, delimiters, prompt_ids, read
+from thinksteer.thinking import TEMPLATES, Follower, Thinking, delimiters, prompt_ids, read
 
 OPEN, CLOSE, EOS = (7,), (8,), 2
 PROMPT = (1, 20, 21)  # BOS and a question
@@ -116,3 +116,21 @@ def test_a_template_that_wants_a_bos_refuses_a_tokenizer_without_one():
     without.bos_token = None
     with pytest.raises(InputError, match="has no such token"):
         prompt_ids(TEMPLATES["deepseek"], without, "q .")
+
+
+def test_a_follower_knows_at_each_position_what_the_tokens_up_to_it_say():
+    def inside(ids, prompt_length, open_ids=(3,), close_ids=(4,), opened_in_prompt=False):
+        follower = Follower(prompt_length, open_ids, close_ids, opened_in_prompt)
+        found = [follower.inside(ids[: place + 1], place + 1) for place in range(len(ids))]
+        # Asked for once at the end, it says the same as asked for token by token.
+        whole = Follower(prompt_length, open_ids, close_ids, opened_in_prompt).inside(ids, len(ids))
+        assert [place for place in range(len(ids)) if place in found[place]] == list(whole)
+        return list(whole)
+
+    assert inside([9, 3, 9, 3, 8, 8, 4, 8], 3) == [4, 5]  # the prompt's own delimiter opens nothing
+    assert inside([9, 9, 8, 4, 8], 2) == []  # closed before it was opened
+    assert inside([9, 3, 8, 8], 1) == [2, 3]  # still open
+    assert inside([9, 3, 8, 4, 8, 3, 8], 1) == [2]  # a second opening is text
+    assert inside([3, 9, 3, 9, 8, 4, 8], 4, opened_in_prompt=True) == [3, 4]  # the prompt's last opening counts
+    assert inside([9, 5, 6, 8, 5, 8, 5, 7, 8], 1, (5, 6), (5, 7)) == [3, 4, 5, 6]  # two-token delimiters
+    assert inside([9, 5, 5, 5, 5, 8], 1, (5, 5), (5, 5)) == [3]  # no token is in two delimiters

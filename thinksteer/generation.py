@@ -76,4 +76,5 @@ def _record(problem: Problem, response: Response, grader: Grader) -> Record:
         seed=response.seed,
         prediction=graded.prediction,
         correct=graded.correct,
+        steered_positions=response.steered_positions,
     )

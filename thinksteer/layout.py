@@ -82,18 +82,19 @@ class Layout:
             "block_out": Place(block, "output"),
         }[site]
 
-    def check_layer(self, layer: int) -> None:
-        if not 0 <= layer < len(self.layers):
-            raise InputError(f"there is no layer {layer}: the model has {len(self.layers)}, counted from 0")
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Layers and hidden size: the shape of a direction."""
+        return len(self.layers), self.hidden_size
 
-    def check_vectors(self, vectors: Tensor) -> None:
-        """Refuse a direction that is not this model's `[num_layers, hidden_size]`."""
-        shape = (len(self.layers), self.hidden_size)
-        if tuple(vectors.shape) != shape:
-            raise InputError(
-                f"the direction has shape {tuple(vectors.shape)}, the model [layers, hidden size] {shape}: the "
-                "direction was made from another model"
-            )
+
+def check_vectors(vectors: Tensor, shape: tuple[int, int]) -> None:
+    """Refuse a direction that is not `[num_layers, hidden_size]` of the model."""
+    if tuple(vectors.shape) != shape:
+        raise InputError(
+            f"the direction has shape {tuple(vectors.shape)}, the model [layers, hidden size] {shape}: the "
+            "direction was made from another model"
+        )
 
 
 def _require(module: nn.Module, names: tuple[str, ...], owner: str) -> None:

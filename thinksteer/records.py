@@ -64,7 +64,8 @@ class Response:
 
     `token_ids` are exactly as generated, EOS included, followed by the forced-answer tokens and their continuation from
     index `forced_at` on (None: nothing was forced). `thinking_tokens` counts the thinking with both its delimiters,
-    None unless `status` is "closed". `finish` is "length" also when an answer was forced.
+    None unless `status` is "closed". `finish` is "length" also when an answer was forced. `steered_positions` counts
+    the positions, of the prompt too, at which an edit really acted; the last token, which is never fed, has none.
     """
 
     id: str
@@ -77,6 +78,7 @@ class Response:
     finish: Finish
     forced_at: int | None
     seed: int
+    steered_positions: int = 0
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ class Record:
     seed: int
     prediction: str | None
     correct: bool
+    steered_positions: int = 0
 
     @property
     def length(self) -> int | None:
@@ -136,9 +139,21 @@ class Passage:
     spans: tuple[Span, ...]
 
 
+@dataclass(frozen=True)
+class Condition:
+    """The positions at which an edit acts: those whose input token is one of `tokens` (None: any token) and, if
+    `in_thinking`, that lie inside the thinking: after its opening delimiter, before its closing one is complete."""
+
+    tokens: frozenset[int] | None = None
+    in_thinking: bool = False
+
+
+EVERYWHERE = Condition()
+
+
 @dataclass(frozen=True, eq=False)
 class Edit:
-    """A run-time intervention: at every position, `coef * vectors[l]` is added at `site` of each layer l in `layers`.
+    """A run-time intervention: `coef * vectors[l]` is added at `site` of each layer l in `layers`, `where` it says.
 
     `vectors`: `[num_layers, hidden_size]`.
     """
@@ -147,6 +162,7 @@ class Edit:
     vectors: Tensor
     layers: tuple[int, ...]
     coef: float
+    where: Condition = EVERYWHERE
 
 
 @dataclass(frozen=True)

@@ -2,52 +2,107 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from thinksteer.directions import unit
-from thinksteer.layout import Layout
-from thinksteer.records import Edit, InputError, Site
+from thinksteer.layout import Layout, check_vectors
+from thinksteer.records import EVERYWHERE, Condition, Edit, InputError, Site
+from thinksteer.thinking import Follower
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
 @contextmanager
-def applied(model: PreTrainedModel, edits: Sequence[Edit]) -> Iterator[None]:
-    """Within this block every forward pass of the model is steered, at all positions; edits of one place add up."""
-    layout = Layout(model)
+def applied(model: PreTrainedModel, edits: Sequence[Edit]) -> Iterator[dict[Condition, Tensor]]:
+    """Within this block every forward pass of the model is steered; edits of one place add up.
+
+    Before each pass the block puts the positions of each condition of the edits, bool `[B, T]`, into the dict that it
+    is given; edits that act everywhere need none.
+    """
+    layout, masks = Layout(model), {}
     with ExitStack() as hooks:
-        for (layer, site), vector in _additions(layout, edits).items():
+        for (layer, site, where), vector in additions(edits, layout.shape).items():
             # Cast and moved here, once: a hook runs at every decoding step.
             beside = layout.layers[layer].input_layernorm.weight
             vector = vector.to(beside.device, beside.dtype)
-            hooks.callback(layout.site(layer, site).watch(partial(torch.add, vector)).remove)
-        yield
+            hooks.callback(layout.site(layer, site).watch(adder(vector, where, masks)).remove)
+        yield masks
 
 
-def _additions(layout: Layout, edits: Sequence[Edit]) -> dict[tuple[int, Site], Tensor]:
-    """The vector `[hidden_size]` that the edits together add at each (layer, site), in float64."""
-    additions: dict[tuple[int, Site], Tensor] = {}
+def adder(vector: Tensor, where: Condition, masks: Mapping[Condition, Tensor]) -> Callable[[Tensor], Tensor]:
+    """What a hook does to `[..., D]`: adds the vector `[D]` at the positions `[...]` that are then in the masks."""
+
+    def add(hidden: Tensor) -> Tensor:
+        steered = hidden + vector
+        return steered if where == EVERYWHERE else torch.where(masks[where][..., None], steered, hidden)
+
+    return add
+
+
+def conditions(edits: Sequence[Edit]) -> list[Condition]:
+    """The different conditions of edits that do not act everywhere."""
+    return list(dict.fromkeys(edit.where for edit in edits if edit.where != EVERYWHERE))
+
+
+class Gate:
+    """Where on one growing sequence conditional edits act, and at how many positions they have."""
+
+    def __init__(self, conditions: Sequence[Condition], follower: Follower) -> None:
+        self.conditions, self.follower = conditions, follower
+        self._count = self._counted = 0
+
+    def mask(self, ids: Sequence[int], begin: int, end: int) -> list[list[bool]]:
+        """Whether each condition holds at the positions [begin, end) of `ids`: `[conditions][end - begin]`.
+
+        Positions may be asked for again (a cache was dropped) or skipped (another sequence's cache served them): each
+        counts once.
+        """
+        inside, first = self.follower.inside(ids, end), min(begin, self._counted)
+        rows = [
+            [
+                (where.tokens is None or int(ids[place]) in where.tokens) and (not where.in_thinking or place in inside)
+                for place in range(first, end)
+            ]
+            for where in self.conditions
+        ]
+        self._count += sum(map(any, list(zip(*rows, strict=True))[self._counted - first :]))
+        self._counted = max(self._counted, end)
+        return [row[begin - first :] for row in rows]
+
+    def count_to(self, ids: Sequence[int], length: int) -> int:
+        """At how many of the first `length` positions any condition held."""
+        self.mask(ids, length, length)
+        return self._count
+
+
+def additions(edits: Sequence[Edit], shape: tuple[int, int]) -> dict[tuple[int, Site, Condition], Tensor]:
+    """The vector `[hidden_size]` that the edits together add at each layer, site and condition, in float64.
+
+    `shape`: the model's number of layers and hidden size. InputError: a direction of another model's shape, a layer
+    that is not there, a place that is only read, a vector that is not finite.
+    """
+    added: dict[tuple[int, Site, Condition], Tensor] = {}
     for edit in edits:
-        layout.check_vectors(edit.vectors)
+        check_vectors(edit.vectors, shape)
         if edit.site == "mid":
             raise InputError(
                 '"mid" is a place to read: steer at "attn_out", which is added to the same residual stream'
             )
         for layer in edit.layers:
-            layout.check_layer(layer)
+            if not 0 <= layer < shape[0]:
+                raise InputError(f"there is no layer {layer}: the model has {shape[0]}, counted from 0")
             vector = edit.coef * edit.vectors[layer].double().cpu()
             if not torch.isfinite(vector).all():
                 raise InputError(f"the vector to add at {edit.site} of layer {layer} is not finite")
-            place = (layer, edit.site)
-            additions[place] = additions[place] + vector if place in additions else vector
-    return additions
+            place = (layer, edit.site, edit.where)
+            added[place] = added[place] + vector if place in added else vector
+    return added
 
 
 def project_out(weight: Tensor, heads: Sequence[int], head_dim: int, direction: Tensor, strength: float) -> Tensor:

@@ -130,6 +130,43 @@ def read(
     return Thinking("closed", end - start, start, end)
 
 
+class Follower:
+    """Where the thinking is in a sequence that is still growing, at each position from the tokens up to it.
+
+    As `read` has it, but causal: the tokens of a closing delimiter are inside until it is complete, and one that was
+    appended to force an answer closes as well.
+    """
+
+    def __init__(
+        self, prompt_length: int, open_ids: Sequence[int], close_ids: Sequence[int], opened_in_prompt: bool
+    ) -> None:
+        self.prompt_length, self.opened_in_prompt = prompt_length, opened_in_prompt
+        self.open_ids, self.close_ids = list(open_ids), list(close_ids)
+        self._start: int | None = None
+        self._end: int | None = None
+        self._seen = 0
+
+    def inside(self, ids: Sequence[int], length: int) -> range:
+        """The positions inside the thinking, of the first `length` of `ids`. Calls with the same, growing, sequence."""
+        if self._seen == 0 and self.opened_in_prompt:
+            opening = _rfind(ids[: self.prompt_length], self.open_ids)
+            self._start = None if opening is None else opening + len(self.open_ids)
+        for place in range(max(self._seen, self.prompt_length), length):
+            if self._start is None:
+                if self._ends(ids, place, self.open_ids, self.prompt_length):
+                    self._start = place + 1
+            elif self._end is None and self._ends(ids, place, self.close_ids, max(self.prompt_length, self._start)):
+                self._end = place
+        self._seen = max(self._seen, length)
+        return range(0) if self._start is None else range(self._start, length if self._end is None else self._end)
+
+    @staticmethod
+    def _ends(ids: Sequence[int], place: int, part: list[int], begin: int) -> bool:
+        """Whether `part`, lying in `ids` from `begin` on, ends at `place`."""
+        first = place + 1 - len(part)
+        return ids[place] == part[-1] and first >= begin and list(ids[first : place + 1]) == part
+
+
 def _find(ids: Sequence[int], part: Sequence[int], begin: int) -> int | None:
     """The first place from `begin` on where `part` stands in `ids` as a whole."""
     part = list(part)
@@ -137,5 +174,5 @@ def _find(ids: Sequence[int], part: Sequence[int], begin: int) -> int | None:
 
 
 def _rfind(ids: Sequence[int], part: Sequence[int]) -> int | None:
-    part = list(part)
+    ids, part = list(ids), list(part)
     return next((i for i in range(len(ids) - len(part), -1, -1) if ids[i : i + len(part)] == part), None)

@@ -13,7 +13,8 @@ from transformers import PreTrainedModel
 
 from thinksteer.engines.cache import SlotCache
 from thinksteer.engines.sampling import choose, uniforms
-from thinksteer.records import Request, Sampling
+from thinksteer.records import Condition, Request, Sampling
+from thinksteer.steering import Gate
 
 PREFILL_TOKENS = 8192  # of one forward pass, padding included
 
@@ -22,12 +23,13 @@ PREFILL_TOKENS = 8192  # of one forward pass, padding included
 class Row:
     """A request on its way: `ids` = prompt and response so far, of which the cache holds the first `fed`.
 
-    The response ends at an EOS or when `ids` is `stop` long.
+    The response ends at an EOS or when `ids` is `stop` long. `gate` tells where conditional edits act.
     """
 
     request: Request
     ids: list[int]
     stop: int
+    gate: Gate
     fed: int = 0
     forced_at: int | None = None
     done: bool = False
@@ -39,10 +41,15 @@ class Row:
 
 
 class Batch:
-    """Rows in a cache. It proposes the next token of each row; the caller appends it to the row, or ends the row."""
+    """Rows in a cache. It proposes the next token of each row; the caller appends it to the row, or ends the row.
 
-    def __init__(self, model: PreTrainedModel, cache: SlotCache, sampling: Sampling) -> None:
-        self.model, self.cache, self.sampling = model, cache, sampling
+    `masks`: of the edits that the model runs under (see `steering.applied`).
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, cache: SlotCache, sampling: Sampling, masks: dict[Condition, Tensor]
+    ) -> None:
+        self.model, self.cache, self.sampling, self.masks = model, cache, sampling, masks
         self.rows: list[Row] = []
         self.column = 0  # the next one to write
 
@@ -113,6 +120,7 @@ class Batch:
         query = places[:, None]  # [width, 1]
         seen = (places >= pads)[:, None] & (places <= query) | (places == query)  # [n, width, width]
         self.cache.aim(slice(slot, slot + len(groups)), first, slice(first, self.column))
+        self._mask([(group[0], 0, len(part)) for part, group in groups.items()], width)
         logits = self._forward(ids, (places - pads).clamp(min=0), seen[:, None])
         self.rows += [*(group[0] for group in groups.values()), *(row for _, row in repeats)]
         for row in rows:
@@ -135,6 +143,7 @@ class Batch:
         ids, positions = torch.tensor(inputs, device=device).split(1, dim=1)  # [n, 1] each
         seen = torch.arange(begin, self.column + 1, device=device) >= self.column - positions  # [n, columns read]
         self.cache.aim(slice(len(rows)), begin, slice(self.column, self.column + 1))
+        self._mask([(row, row.fed - row.done, row.fed + (not row.done)) for row in rows], 1)
         logits = self._forward(ids, positions, seen[:, None, None])
         self.column += 1
         for row in rows:
@@ -143,6 +152,13 @@ class Batch:
         return [
             (row, token) for row, token in zip(rows, tokens, strict=True) if not row.done and row.fed == len(row.ids)
         ]
+
+    def _mask(self, fed: Sequence[tuple[Row, int, int]], width: int) -> None:
+        """Fills the masks for a pass over the positions [begin, end) of some rows, padded at the left to a width."""
+        for index, where in enumerate(fed[0][0].gate.conditions):
+            held = [row.gate.mask(row.ids, begin, end)[index] for row, begin, end in fed]
+            padded = [[False] * (width - len(row)) + row for row in held]
+            self.masks[where] = torch.tensor(padded, device=self.model.device)
 
     def _forward(self, ids: Tensor, positions: Tensor, seen: Tensor) -> Tensor:
         """Logits `[n, V]` after the last of the ids `[n, t]`; positions `[n, t]`, seen `[n, 1, t, columns]`."""

@@ -9,15 +9,16 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from thinksteer.engines.batch import Batch, Row
 from thinksteer.engines.cache import LayerShape, SlotCache, layer_shapes, slot_attention
 from thinksteer.engines.sampling import check
-from thinksteer.records import Edit, InputError, Request, Response, Sampling
-from thinksteer.steering import applied
-from thinksteer.thinking import Template, Thinking, delimiters, read
+from thinksteer.records import EVERYWHERE, Condition, Edit, InputError, Request, Response, Sampling
+from thinksteer.steering import Gate, applied, conditions
+from thinksteer.thinking import Follower, Template, Thinking, delimiters, read
 
 CPU_CACHE_GIB = 1.0
 CUDA_CACHE_SHARE = 0.7  # of the memory that is free once the model is loaded; the rest is for activations
@@ -45,14 +46,20 @@ class HFEngine:
     def generate(
         self, requests: Iterable[Request], sampling: Sampling, edits: Sequence[Edit] = ()
     ) -> Iterator[Response]:
-        """Responses in the order in which they finish. Every position, prompts included, is steered by the edits.
+        """Responses in the order in which they finish. Edits act on all positions they hold for, prompts included.
 
         The model is steered until the iterator ends or is closed. InputError for parameters out of range, a request
         that the cache budget cannot hold, attention this engine lacks, or logits that are not finite.
         """
         check(sampling)
+        gated, opened = conditions(edits), self.template.opened_in_prompt
         rows = [
-            Row(request, list(request.prompt_ids), len(request.prompt_ids) + sampling.max_tokens)
+            Row(
+                request,
+                list(request.prompt_ids),
+                len(request.prompt_ids) + sampling.max_tokens,
+                Gate(gated, Follower(len(request.prompt_ids), self.open_ids, self.close_ids, opened)),
+            )
             for request in requests
         ]
         for row in rows:
@@ -60,22 +67,29 @@ class HFEngine:
                 raise InputError(f"request {row.request.id!r} has an empty prompt")
         if not rows:
             return
-        run = _Run(self, sampling)
+        run = _Run(self, sampling, edits)
         longest = max(row.stop for row in rows) + run.forced_room
         shapes = layer_shapes(self.model, longest)
         with (
             slot_attention(self.model),
-            applied(self.model, edits),
+            applied(self.model, edits) as masks,
             tqdm(total=len(rows), unit="response", desc="generate") as progress,
         ):
             tokens = 0
-            for row in self._phases(run, rows, shapes, longest):
+            for row in self._phases(run, rows, shapes, longest, masks):
                 tokens += row.drawn
                 progress.set_postfix(tokens=tokens, refresh=False)
                 progress.update()
                 yield run.response(row)
 
-    def _phases(self, run: "_Run", rows: list[Row], shapes: list[LayerShape], longest: int) -> Iterator[Row]:
+    def _phases(
+        self,
+        run: "_Run",
+        rows: list[Row],
+        shapes: list[LayerShape],
+        longest: int,
+        masks: dict[Condition, Tensor],
+    ) -> Iterator[Row]:
         final = -(-longest * SLACK // (SLACK - 1))  # wide enough that no row outgrows it
         columns, per_token = min(self.first_columns, final), sum(shape.bytes_per_token for shape in shapes)
         if self.cache_bytes < final * per_token:
@@ -89,7 +103,7 @@ class HFEngine:
             rows = [row for row in rows if columns < final and len(row.ids) > columns // 2]
             if fits:
                 slots = min(self.max_batch, len(fits), self.cache_bytes // (columns * per_token))
-                batch = Batch(self.model, SlotCache(shapes, slots, columns), run.sampling)
+                batch = Batch(self.model, SlotCache(shapes, slots, columns), run.sampling, masks)
                 rows += yield from run.phase(batch, deque(fits))
                 del batch  # its cache is freed before the next phase's is made
             columns = min(2 * columns, final)
@@ -98,8 +112,9 @@ class HFEngine:
 class _Run:
     """One call of `generate`: what happens to rows between the steps of a batch."""
 
-    def __init__(self, engine: HFEngine, sampling: Sampling) -> None:
+    def __init__(self, engine: HFEngine, sampling: Sampling, edits: Sequence[Edit]) -> None:
         self.engine, self.sampling = engine, sampling
+        self.everywhere = any(edit.where == EVERYWHERE for edit in edits)
         template, tokenizer, forced = engine.template, engine.tokenizer, sampling.forced_answer
         if forced and template.close not in forced:
             raise InputError(f"the forced answer {forced!r} lacks {template.close!r}, which closes the thinking")
@@ -177,6 +192,7 @@ class _Run:
             finish="stop" if ended and row.forced_at is None else "length",
             forced_at=row.forced_at,
             seed=row.request.seed,
+            steered_positions=row.fed if self.everywhere else row.gate.count_to(row.ids, row.fed),
         )
 
 
