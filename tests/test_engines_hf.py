@@ -352,9 +352,9 @@ def test_the_cache_stays_within_its_budget(llama):
     run = engine(llama, cache_gib=100 * per_token / 2**30, first_columns=16)
     requests, original = make_requests(12), Batch.__init__
 
-    def spy(batch, model, cache, sampling):
+    def spy(batch, model, cache, *rest):
         made.append(cache.slots * cache.columns)
-        original(batch, model, cache, sampling)
+        original(batch, model, cache, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Batch, "__init__", spy)

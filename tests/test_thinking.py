@@ -121,7 +121,7 @@ def test_a_template_that_wants_a_bos_refuses_a_tokenizer_without_one():
 def test_a_follower_knows_at_each_position_what_the_tokens_up_to_it_say():
     def inside(ids, prompt_length, open_ids=(3,), close_ids=(4,), opened_in_prompt=False):
         follower = Follower(prompt_length, open_ids, close_ids, opened_in_prompt)
-        found = [follower.inside(ids[: place + 1], place + 1) for place in range(len(ids))]
+        found = [follower.inside(ids[: max(place + 1, prompt_length)], place + 1) for place in range(len(ids))]
         # Asked for once at the end, it says the same as asked for token by token.
         whole = Follower(prompt_length, open_ids, close_ids, opened_in_prompt).inside(ids, len(ids))
         assert [place for place in range(len(ids)) if place in found[place]] == list(whole)

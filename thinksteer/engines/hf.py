@@ -15,10 +15,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from thinksteer.engines.batch import Batch, Row
 from thinksteer.engines.cache import LayerShape, SlotCache, layer_shapes, slot_attention
+from thinksteer.engines.outcome import Outcome
 from thinksteer.engines.sampling import check
 from thinksteer.records import EVERYWHERE, Condition, Edit, InputError, Request, Response, Sampling
 from thinksteer.steering import Gate, applied, conditions
-from thinksteer.thinking import Follower, Template, Thinking, delimiters, read
+from thinksteer.thinking import Follower, Template, delimiters
 
 CPU_CACHE_GIB = 1.0
 CUDA_CACHE_SHARE = 0.7  # of the memory that is free once the model is loaded; the rest is for activations
@@ -68,7 +69,7 @@ class HFEngine:
         if not rows:
             return
         run = _Run(self, sampling, edits)
-        longest = max(row.stop for row in rows) + run.forced_room
+        longest = max(row.stop for row in rows) + run.outcome.forced_room
         shapes = layer_shapes(self.model, longest)
         with (
             slot_attention(self.model),
@@ -114,17 +115,8 @@ class _Run:
 
     def __init__(self, engine: HFEngine, sampling: Sampling, edits: Sequence[Edit]) -> None:
         self.engine, self.sampling = engine, sampling
+        self.outcome = Outcome(engine.tokenizer, engine.template, engine.eos_ids, sampling)
         self.everywhere = any(edit.where == EVERYWHERE for edit in edits)
-        template, tokenizer, forced = engine.template, engine.tokenizer, sampling.forced_answer
-        if forced and template.close not in forced:
-            raise InputError(f"the forced answer {forced!r} lacks {template.close!r}, which closes the thinking")
-        # Closed thinking needs no second closing: there only what follows the delimiter is appended.
-        texts = {"capped": forced, "closed": forced.partition(template.close)[2]}
-        self.forced_ids = {
-            status: tokenizer(text, add_special_tokens=False).input_ids for status, text in texts.items() if text
-        }
-        longest = max(map(len, self.forced_ids.values()), default=0)
-        self.forced_room = longest + sampling.forced_tokens if self.forced_ids else 0
 
     def phase(self, batch: Batch, waiting: deque[Row]) -> Iterator[Row]:
         """Runs rows in a batch until none is left; yields those that are done, returns those that outgrew it."""
@@ -157,43 +149,15 @@ class _Run:
                 yield row
 
     def _force(self, row: Row) -> None:
-        forced = self.forced_ids.get(self._thinking(row).status)
+        forced = self.outcome.forced_ids(row.request, row.ids[len(row.request.prompt_ids) :])
         if forced:
             row.forced_at = row.drawn
             row.ids += forced
             row.stop = len(row.ids) + self.sampling.forced_tokens
 
-    def _thinking(self, row: Row) -> Thinking:
-        engine, prompt = self.engine, row.request.prompt_ids
-        finish = "stop" if row.forced_at is None and row.ids[-1] in engine.eos_ids else "length"
-        return read(
-            prompt,
-            row.ids[len(prompt) :],
-            engine.open_ids,
-            engine.close_ids,
-            engine.template.opened_in_prompt,
-            self.sampling.max_tokens,
-            finish,
-        )
-
     def response(self, row: Row) -> Response:
-        ids = row.ids[len(row.request.prompt_ids) :]
-        ended = ids[-1] in self.engine.eos_ids
-        thinking = self._thinking(row)
-        return Response(
-            id=row.request.id,
-            sample=row.request.sample,
-            prompt=row.request.prompt,
-            # Delimiters may be special tokens (s1), so none are skipped; only the EOS is no text.
-            text=self.engine.tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=False),
-            token_ids=tuple(ids),
-            thinking_tokens=thinking.tokens,
-            status=thinking.status,
-            finish="stop" if ended and row.forced_at is None else "length",
-            forced_at=row.forced_at,
-            seed=row.request.seed,
-            steered_positions=row.fed if self.everywhere else row.gate.count_to(row.ids, row.fed),
-        )
+        steered = row.fed if self.everywhere else row.gate.count_to(row.ids, row.fed)
+        return self.outcome.response(row.request, row.ids[len(row.request.prompt_ids) :], row.forced_at, steered)
 
 
 def _cache_bytes(model: PreTrainedModel) -> int:
