@@ -37,6 +37,12 @@ from thinksteer.store import (
     write_safetensors,
 )
 
+_DRIVE = "https://drive.google.com/uc?id="
+ARCHIVES = {  # by version of the paper
+    "v1": f"{_DRIVE}1WGJOV_Uh1UulU-sNwA7Gy82NddvljDlP",
+    "v2": f"{_DRIVE}135ttUxdNc4gQkmbZlpr3ecbhA3_392PE",  # as its README links it at 0820517
+}
+
 RESPONSE_BUDGET, GSM8K_BUDGET, MATH_BUDGET, EVALUATION_BUDGET = 4096, 8192, 16384, 16384  # tokens
 STEERED = {"gsm8k": ("gsm8k", GSM8K_BUDGET), "math_level5": ("math_level5_140", MATH_BUDGET)}  # name here, budget
 UNSELECTED = ("gsm8k", "MATH-500", "mmlu_elementary_math")  # used from the first row on, so the row number is known
@@ -50,10 +56,12 @@ def import_upstream(source: Path, root: Path) -> list[Path]:
     laid out as upstream writes it, a member of the zip leads out of it, or an artifact of another origin is in the way.
     """
     written = []
-    for name, read in members(source):
+    for name, opened in members(source):
         for pattern, convert in CONVERTERS:
             if match := re.search(rf"(?:^|/){pattern}$", name):
-                written.append(convert(match, name, read(), root))
+                with opened() as stream:
+                    data = stream.read()
+                written.append(convert(match, name, data, root))
     if not written:
         wanted = "responses/, directions/, *_thinking_length_steering_results/, ThinkEdit_model_evaluation_results/"
         raise InputError(f"{source} holds no file that upstream publishes: give the folder or zip with {wanted}")
@@ -136,23 +144,22 @@ def _direction(match: re.Match[str], name: str, data: bytes, root: Path) -> Path
     """
     control = f"thinking_length_{match['site']}"
     path = direction_path(root, match["model"], control)
+    tensor = _load(data, name)
+    if not isinstance(tensor, torch.Tensor) or tensor.ndim != 3 or tensor.shape[1] != 1:
+        found = list(tensor.shape) if isinstance(tensor, torch.Tensor) else type(tensor).__name__
+        raise InputError(f"{name} holds {found}, not a tensor [num_layers, 1, hidden_size]")
+    metadata = {
+        "method": control,
+        "read_site": READ_SITES[match["site"]],
+        "model": match["model"],
+        "dataset": "gsm8k",
+        "rule": rule_text(LengthRule()),
+        "origin": f"ThinkEdit {name}",
+        "origin_sha256": hashlib.sha256(data).hexdigest(),
+    }
     with run(path, _settings(name, data), [], overwrite=False) as state:
-        if state.finished:
-            return path
-        tensor = _load(data, name)
-        if not isinstance(tensor, torch.Tensor) or tensor.ndim != 3 or tensor.shape[1] != 1:
-            found = list(tensor.shape) if isinstance(tensor, torch.Tensor) else type(tensor).__name__
-            raise InputError(f"{name} holds {found}, not a tensor [num_layers, 1, hidden_size]")
-        metadata = {
-            "method": control,
-            "read_site": READ_SITES[match["site"]],
-            "model": match["model"],
-            "dataset": "gsm8k",
-            "rule": rule_text(LengthRule()),
-            "origin": f"ThinkEdit {name}",
-            "origin_sha256": hashlib.sha256(data).hexdigest(),
-        }
-        write_safetensors(path, {"direction": tensor.squeeze(1).float()}, metadata)
+        if not state.finished:
+            write_safetensors(path, {"direction": tensor.squeeze(1).float()}, metadata)
     return path
 
 
@@ -218,15 +225,15 @@ def _counted(length: int | None, budget: int, forces: bool) -> Record:
 
 
 def _write_records(path: Path, name: str, data: bytes, records: Callable[[Any], Iterator[Record]]) -> Path:
+    try:
+        converted = list(records(json.loads(data)))
+        if not all(isinstance(record.response, str) for record in converted):
+            raise TypeError("a response is no text")
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{name} is not laid out as upstream writes it: {error!r}") from None
     with run(path, _settings(name, data), [], overwrite=False) as state:
         if state.finished:
             return path
-        try:
-            converted = list(records(json.loads(data)))
-            if not all(isinstance(record.response, str) for record in converted):
-                raise TypeError("a response is no text")
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{name} is not laid out as upstream writes it: {error!r}") from None
         with RecordLog(path) as log:
             for record in converted:
                 if (record.id, record.sample) not in log.done:
