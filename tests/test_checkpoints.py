@@ -120,10 +120,47 @@ def test_nothing_named_gives_an_exact_copy_that_can_be_rewritten(tmp_path):
 def test_tensors_are_listed_and_read_as_the_library_reads_them(tmp_path, make):
     source = make(tmp_path / "source")
     known = tensors_of(source)
-    assert checkpoint_tensors(source) == {name: tuple(tensor.shape) for name, tensor in known.items()}
+    listed = checkpoint_tensors(source)
+    assert listed.keys() == known.keys() - {"ids"}
     for name in [*NAMES, "scale"]:
+        assert listed[name].is_meta and listed[name].shape == known[name].shape
+        assert listed[name].dtype == known[name].dtype
         tensor = read_tensor(source, name)
         assert tensor.dtype == known[name].dtype and torch.equal(tensor, known[name])
+
+
+@pytest.mark.parametrize("make, shards", [(single, 1), (sharded, 2), (cached, 2)])
+def test_added_tensors_come_in_one_more_shard_and_the_others_keep_their_bytes(tmp_path, make, shards):
+    source, target = make(tmp_path / "source"), tmp_path / "target"
+    new = {f"model.layers.{layer}.bias": torch.randn(5).bfloat16() for layer in range(3)}
+    rewrite_checkpoint(source, target, {}, new)
+    names = [f"model-{number:05}-of-{shards + 1:05}.safetensors" for number in range(1, shards + 2)]
+    assert sorted(path.name for path in target.glob("*.safetensors")) == names
+    old = sorted(source.glob("*.safetensors"))
+    assert [(target / name).read_bytes() for name in names[:-1]] == [path.read_bytes() for path in old]
+    assert load_file(target / names[-1]).keys() == new.keys()
+    after, expected = tensors_of(target), tensors_of(source) | new
+    assert after.keys() == expected.keys() and all(torch.equal(after[name], expected[name]) for name in after)
+    index = json.loads((target / "model.safetensors.index.json").read_text())
+    assert index["metadata"]["total_size"] == sum(tensor.nbytes for tensor in expected.values())
+    assert index["weight_map"] == {name: file for file in names for name in load_file(target / file)}
+    # A checkpoint like any other: it can be rewritten and added to.
+    rewrite_checkpoint(target, tmp_path / "twice", {EDITED: torch.neg}, {"last": torch.ones(2)})
+    assert torch.equal(read_tensor(tmp_path / "twice", EDITED), -expected[EDITED])
+    assert checkpoint_tensors(tmp_path / "twice").keys() == (expected.keys() | {"last"}) - {"ids"}
+    with pytest.raises(ValueError, match=f"{EDITED} is in .* already"):
+        rewrite_checkpoint(source, tmp_path / "other", {}, {EDITED: torch.ones(1)})
+
+
+def test_weights_that_are_not_the_checkpoints_are_left_out(tmp_path):
+    source = sharded(tmp_path / "source")
+    for name in ("consolidated.safetensors", "model-00001-of-00003.safetensors"):
+        save_file({"other": torch.ones(3)}, source / name)
+    rewrite_checkpoint(source, tmp_path / "edited", {EDITED: torch.neg})
+    assert not (tmp_path / "edited" / "consolidated.safetensors").exists()
+    rewrite_checkpoint(source, tmp_path / "more", {}, {"new": torch.ones(3)})
+    assert tensors_of(tmp_path / "more").keys() == tensors_of(tmp_path / "edited").keys() | {"new"}
+    assert checkpoint_tensors(tmp_path / "more").keys() == (tensors_of(tmp_path / "more").keys()) - {"ids"}
 
 
 def test_a_wrong_result_or_a_failing_function_leaves_nothing(tmp_path):

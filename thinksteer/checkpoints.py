@@ -1,4 +1,5 @@
-"""Edit a Hugging Face checkpoint as a stream: files copied, named tensors patched in place, one in memory at a time."""
+"""Edit a Hugging Face checkpoint as a stream: files copied, named tensors patched in place, one in memory at a time,
+new tensors in a shard of their own."""
 
 import json
 import math
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thinksteer.files import atomic_folder, read_json
+from thinksteer.files import atomic_folder, read_json, write_json, write_safetensors
 from thinksteer.records import InputError
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -31,9 +32,13 @@ class _Entry:
     end: int
 
 
-def checkpoint_tensors(source: Path) -> dict[str, tuple[int, ...]]:
-    """The name and shape of every tensor. InputError if the folder is no whole safetensors checkpoint."""
-    return {name: entry.shape for name, entry in _entries(source).items()}
+def checkpoint_tensors(source: Path) -> dict[str, Tensor]:
+    """The floating-point tensors without their data (device "meta"): names, shapes and dtypes.
+
+    InputError if the folder is no whole safetensors checkpoint.
+    """
+    entries = {name: entry for name, entry in _entries(source).items() if entry.dtype in FLOATS}
+    return {name: torch.empty(one.shape, dtype=FLOATS[one.dtype], device="meta") for name, one in entries.items()}
 
 
 def read_tensor(source: Path, name: str) -> Tensor:
@@ -42,27 +47,48 @@ def read_tensor(source: Path, name: str) -> Tensor:
     return _read(source / entry.file, name, entry)
 
 
-def rewrite_checkpoint(source: Path, target: Path, rewrite: Mapping[str, Callable[[Tensor], Tensor]]) -> None:
-    """Write `target`: `source` with each named tensor replaced by what its function makes of it.
+def rewrite_checkpoint(
+    source: Path,
+    target: Path,
+    rewrite: Mapping[str, Callable[[Tensor], Tensor]],
+    added: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write `target`: `source` with each named tensor replaced by what its function makes of it, and with `added` ones.
 
     Each function gets a tensor of its own in the stored dtype and must return the same shape and dtype (ValueError).
-    Every other byte of every file is that of `source`; hidden subfolders and `original` (Meta's unconverted weights)
-    are left out, symbolic links (the Hugging Face cache) are followed. Memory: one tensor and what its function uses.
+    Every other byte of every file is that of `source`; hidden subfolders, `original` (Meta's unconverted weights) and
+    safetensors that are not the checkpoint's (some engines prefer `consolidated.safetensors`) are left out, symbolic
+    links (the Hugging Face cache) are followed. Tensors added, of new names (ValueError), come as one more shard: the
+    others are renumbered and the index made anew. Memory: one tensor, what its function uses, and `added`.
     `target` appears when it is whole. InputError: `target` is there already, lies inside `source` or does not fit on
     the disk; a name is unknown or its tensor quantised; `source` is broken.
     """
-    entries = _entries(source)
+    entries, added = _entries(source), added or {}
     patches = {name: _find(entries, name, source) for name in rewrite}
+    if known := entries.keys() & added.keys():
+        raise ValueError(f"{min(known)} is in {source} already: rewrite it")
     if target.resolve().is_relative_to(source.resolve()):
         raise InputError(f"{target} lies inside {source}, which it is made from: write elsewhere")
-    files = _files(source)
+    shards = sorted({entry.file for entry in entries.values()})
+    # A model.safetensors beside an index would be loaded in its place: the new names never include it.
+    numbered = [f"model-{number + 1:05}-of-{len(shards) + 1:05}.safetensors" for number in range(len(shards) + 1)]
+    place = dict(zip(shards, numbered if added else shards, strict=False))
+    files = [file for file in _files(source) if file.suffix != ".safetensors" or str(file) in place]
     with atomic_folder(target) as folder:
-        _require_space(sum((source / file).stat().st_size for file in files), target)
+        new_bytes = sum(tensor.nbytes for tensor in added.values())
+        _require_space(sum((source / file).stat().st_size for file in files) + new_bytes, target)
         for file in files:
-            (folder / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source / file, folder / file)
+            copy = folder / place.get(str(file), file)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / file, copy)
         for name, entry in patches.items():
-            _patch(folder / entry.file, name, entry, rewrite[name])
+            _patch(folder / place[entry.file], name, entry, rewrite[name])
+        if added:
+            write_safetensors(folder / numbered[-1], added, {"format": "pt"})
+            weight_map = {name: place[entry.file] for name, entry in entries.items()}
+            weight_map |= dict.fromkeys(added, numbered[-1])
+            size = sum(entry.end - entry.start for entry in entries.values()) + new_bytes
+            write_json(folder / INDEX, {"metadata": {"total_size": size}, "weight_map": weight_map})
 
 
 def _patch(path: Path, name: str, entry: _Entry, change: Callable[[Tensor], Tensor]) -> None:

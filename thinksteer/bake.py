@@ -1,0 +1,105 @@
+"""Steering at every position as biases of an ordinary checkpoint, which runs at full speed in any engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thinksteer.records import EVERYWHERE, Edit, InputError, Site
+from thinksteer.steering import additions
+
+# What writes into the residual stream at a site: a module, its projections (the last one writes), and the setting that
+# gives all of them a bias.
+BRANCHES: dict[Site, tuple[str, tuple[str, ...], str]] = {
+    "attn_out": ("self_attn", ("q_proj", "k_proj", "v_proj", "o_proj"), "attention_bias"),
+    "mlp_out": ("mlp", ("gate_proj", "up_proj", "down_proj"), "mlp_bias"),
+}
+LLAMA_LIKE = ("llama", "mistral", "qwen2")  # a Llama with biases is all of them
+# Settings that a Llama does not have; vLLM would obey `layer_types` there too.
+WINDOWS = ("sliding_window", "use_sliding_window", "max_window_layers", "layer_types")
+
+
+@dataclass(frozen=True)
+class Baked:
+    """What turns a checkpoint into a steered one: its config.json, new tensors, and functions of those that change."""
+
+    config: dict[str, Any]
+    added: dict[str, Tensor]
+    changed: dict[str, Callable[[Tensor], Tensor]]
+
+
+def bake(config: Mapping[str, Any], stored: Mapping[str, Tensor], edits: Sequence[Edit]) -> Baked:
+    """The edits as biases of a checkpoint with this config.json and these tensors (read are their shapes and dtypes).
+
+    A constant added to the output of a module is a bias of its last projection. Where one projection of a module has a
+    bias all have: the others get zeros. InputError: an architecture that has no such biases, an edit that does not act
+    everywhere or acts elsewhere, does not fit the model, or is too large for the checkpoint's dtype.
+    """
+    shape = config["num_hidden_layers"], config["hidden_size"]
+    vectors: dict[tuple[int, Site], Tensor] = {}
+    for (layer, site, where), vector in additions(edits, shape).items():
+        if where != EVERYWHERE or site not in BRANCHES:
+            raise InputError(f"only what is added everywhere, at {' or '.join(BRANCHES)}, can become a bias")
+        vectors[layer, site] = vector
+    steered = {site for _, site in vectors}
+    baked = Baked(_architecture(config, steered), {}, {})
+    for site, (module, projections, setting) in BRANCHES.items():
+        places = [(layer, part) for layer in range(shape[0]) for part in projections]
+        names = [f"model.layers.{layer}.{module}.{part}" for layer, part in places]
+        if site not in steered and not any(f"{name}.bias" in stored for name in names):
+            continue
+        baked.config[setting] = True
+        for (layer, part), name in zip(places, names, strict=True):
+            vector = vectors.get((layer, site)) if part == projections[-1] else None
+            if f"{name}.bias" not in stored:
+                baked.added[f"{name}.bias"] = _bias(_find(stored, f"{name}.weight"), vector)
+            elif vector is not None:
+                baked.changed[f"{name}.bias"] = partial(_plus, vector=vector)
+    return baked
+
+
+def _architecture(config: Mapping[str, Any], steered: set[Site]) -> dict[str, Any]:
+    """The config.json of the same model in an architecture that has the biases."""
+    from transformers import AutoConfig, LlamaConfig
+
+    family = config.get("model_type")
+    if family == "qwen3" and "mlp_out" not in steered:
+        # vLLM's own Qwen3 drops a bias of o_proj without a word (0.32); under this name it runs that of transformers.
+        return {**config, "architectures": ["TransformersForCausalLM"]}
+    if family == "qwen3":
+        raise InputError("a Qwen3 has no biases in its MLP: bake attn_out alone, or steer at run time (steer_eval.py)")
+    if family not in LLAMA_LIKE:
+        known = ", ".join((*LLAMA_LIKE, "qwen3"))
+        raise InputError(f"a model of type {family} cannot be baked, only {known}: steer at run time (steer_eval.py)")
+    base = AutoConfig.for_model(**deepcopy(config))  # which writes into the dicts it is given
+    if getattr(base, "sliding_window", None) is not None:
+        raise InputError("sliding-window attention cannot be baked: steer at run time (steer_eval.py)")
+    # What the file leaves out is the family's default (of the rotary embedding too), not Llama's.
+    own = {name: value for name, value in base.to_dict().items() if name in LlamaConfig.__annotations__}
+    said = {name: value for name, value in config.items() if name not in WINDOWS}
+    return {**own, **said, "architectures": ["LlamaForCausalLM"], "model_type": "llama"}
+
+
+def _find(stored: Mapping[str, Tensor], name: str) -> Tensor:
+    if name not in stored:
+        raise InputError(f"the checkpoint has no floating-point {name}: take the one that is not quantised")
+    return stored[name]
+
+
+def _bias(weight: Tensor, vector: Tensor | None) -> Tensor:
+    """A bias `[out]` for a weight `[out, in]`."""
+    zero = torch.zeros(weight.shape[0], dtype=weight.dtype)
+    return zero if vector is None else _plus(zero, vector)
+
+
+def _plus(bias: Tensor, vector: Tensor) -> Tensor:
+    total = (bias.double() + vector).to(bias.dtype)
+    if not torch.isfinite(total).all():
+        raise InputError(f"the vector to add is too large for {bias.dtype}: lower --direction_weight")
+    return total
