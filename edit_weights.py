@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thinksteer import cli, models, store
+from thinksteer import card, cli, models, store
 from thinksteer.directions import random_like
 from thinksteer.localize import top_heads
 from thinksteer.models import EDITED, ModelRef
@@ -74,6 +74,7 @@ def main() -> None:
             about = {key: value for key, value in settings.items() if key not in ("model", "chosen")}
             about = {"base_model": ref.key, **about, "direction": direction_file.name}
             about["direction_sha256"] = store.sha256(direction_file)
+            about["dataset"] = store.read_safetensors(direction_file)[1].get("dataset")
             edit(source, target, heads, direction, args.intervention_weight, about)
     for head in store.read_json(target / "edit.json")["edited_heads"]:
         print(f"  layer {head['layer']:2d} head {head['head']:2d}  {head['before']:.4f} -> {head['after']:.2e}")
@@ -135,14 +136,11 @@ def edit(source: Path, target: Path, heads: Heads, direction: Tensor, weight: fl
 
 
 def model_card(name: str, source: Path, about: dict[str, Any], heads: Heads) -> str:
-    """The edited model's README: what it is, and the base model's licence, which it stays under."""
-    licence = models.licence(source)
+    """The edited model's README: what it is, and the base model's licence, which it stays under. Stage 6 adds results."""
     what = ", with randomly drawn heads as a control" if about["control_heads"] else ""
     what += ", along a random direction as a control" if about["control_direction"] else ""
     return f"""---
-base_model: {about["source"]}
-{f"license: {licence}" if licence else "# the base model states no licence"}
-tags: [thinkedit]
+{card.metadata(about["source"], source, about["dataset"], "thinkedit")}
 ---
 # {name}
 

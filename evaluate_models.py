@@ -4,12 +4,12 @@
     python evaluate_models.py --model deepseek-qwen-1.5b ThinkEdit-deepseek-qwen-1.5b --dataset gsm8k MATH-500
 
 Reads   models/<name>/ or the hub, datasets
-Writes  evaluations/<model>/<dataset>/<instruction or default>.jsonl and metrics.json
+Writes  evaluations/<model>/<dataset>/<instruction or default>.jsonl and metrics.json; of models/<name>/ its card's results
 """
 
 import argparse
 
-from thinksteer import analysis, cli, models, store
+from thinksteer import analysis, card, cli, models, store
 from thinksteer.models import EDITED
 from thinksteer.stage import Generator, load_problems
 
@@ -18,6 +18,7 @@ def parse_args() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     cli.add_model(parser, several=["tiny-reasoner", f"{EDITED}tiny-reasoner"])
     cli.add_loading(parser)
+    cli.add_engine(parser)
     cli.add_data(parser, several=True)
     cli.add_sampling(parser)
     cli.add_shard(parser)
@@ -30,18 +31,24 @@ def main() -> None:
     args = parse_args()
     refs = [models.resolve(name, args.artifacts, args.template) for name in args.model]
     for ref in refs:
-        generator = Generator(args, ref)
-        for dataset in args.dataset:
-            problems = load_problems(args, dataset)
-            output = store.evaluation_path(args.artifacts, ref.key, dataset, args.instruction, args.shard)
-            print(f"{ref.key} on {dataset}: {len(problems)} questions, {args.n_samples} samples each")
-            generator.write(output, dataset, problems)
-            whole = store.evaluation_path(args.artifacts, ref.key, dataset, args.instruction)
-            if store.is_complete(whole):  # the last shard sums up
-                records, about = store.read_records(whole), {"model": ref.key, "dataset": dataset}
-                path = store.metrics_path(args.artifacts, ref.key, dataset, args.instruction)
-                store.write_json(path, about | analysis.metrics(records, args.max_length))
-                print(f"{whole}: {analysis.describe(records)}")
+        with Generator(args, ref) as generator:
+            for dataset in args.dataset:
+                problems = load_problems(args, dataset)
+                output = store.evaluation_path(args.artifacts, ref.key, dataset, args.instruction, args.shard)
+                print(f"{ref.key} on {dataset}: {len(problems)} questions, {args.n_samples} samples each")
+                generator.write(output, dataset, problems)
+                summarise(args, ref.key, dataset)
+        card.refresh(args.artifacts, ref)
+
+
+def summarise(args: argparse.Namespace, model: str, dataset: str) -> None:
+    """metrics.json, once every shard is there."""
+    whole = store.evaluation_path(args.artifacts, model, dataset, args.instruction)
+    if store.is_complete(whole):
+        records, about = store.read_records(whole), {"model": model, "dataset": dataset}
+        path = store.metrics_path(args.artifacts, model, dataset, args.instruction)
+        store.write_json(path, about | analysis.metrics(records, args.max_length))
+        print(f"{whole}: {analysis.describe(records)}")
 
 
 if __name__ == "__main__":

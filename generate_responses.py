@@ -18,6 +18,7 @@ def parse_args() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     cli.add_model(parser)
     cli.add_loading(parser)
+    cli.add_engine(parser)
     cli.add_data(parser)
     cli.add_sampling(parser)
     cli.add_shard(parser)
@@ -32,7 +33,8 @@ def main() -> None:
     ref = models.resolve(args.model, args.artifacts, args.template)
     problems = load_problems(args, args.dataset)
     output = store.responses_path(args.artifacts, ref.key, args.dataset, args.shard)
-    Generator(args, ref).write(output, args.dataset, problems)
+    with Generator(args, ref) as generator:
+        generator.write(output, args.dataset, problems)
 
     records = store.read_records(output)
     lengths = [record.length for record in records if record.length is not None]

@@ -10,6 +10,7 @@ Writes  steering/<model>/<dataset>/<control>/<weight>[.layer<k>].jsonl and summa
 """
 
 import argparse
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from thinksteer import analysis, cli, models, store
 from thinksteer.directions import random_like
 from thinksteer.figures import layerwise_figure, length_histogram, steering_figure
 from thinksteer.methods import METHODS
-from thinksteer.records import Edit, InputError, Record
+from thinksteer.records import Edit, InputError, Problem, Record
 from thinksteer.stage import Generator, load_problems
 
 PAPER_WEIGHTS = [round(0.01 * step, 2) for step in range(-8, 9)]
@@ -27,6 +28,7 @@ def parse_args() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     cli.add_model(parser)
     cli.add_loading(parser)
+    cli.add_engine(parser)
     cli.add_data(parser)
     cli.add_controls(parser, default=["thinking_length_attn"])
     parser.add_argument(
@@ -51,22 +53,27 @@ def main() -> None:
     args = parse_args()
     ref = models.resolve(args.model, args.artifacts, args.template)
     problems = load_problems(args, args.dataset)
-    generator = Generator(args, ref)
-    for control in args.control:
-        source = store.direction_path(args.artifacts, ref.key, control)
-        direction = store.read_direction(source)
-        name = control
-        if args.control_direction == "random":
-            name, direction = f"{control}.random{args.control_seed}", random_like(direction, args.control_seed)
-        for layer in chosen_layers(args.layer, len(direction)):
-            for weight in args.direction_weight:
-                layers = tuple(range(len(direction))) if layer is None else (layer,)
-                edit = Edit(METHODS[control].steer_site, direction, layers, weight)
-                output = store.steering_path(args.artifacts, ref.key, args.dataset, name, weight, layer, args.shard)
-                print(f"{name}: weight {weight:g}, {'all layers' if layer is None else f'layer {layer}'}")
-                about = {"control": name, "weight": weight, "layer": layer}
-                generator.write(output, args.dataset, problems, [edit] if weight else [], [source], **about)
-        summarise(args, ref.key, name)
+    with Generator(args, ref, steering="everywhere") as generator:
+        for control in args.control:
+            name = sweep(generator, control, problems)
+            summarise(args, ref.key, name)
+
+
+def sweep(generator: Generator, control: str, problems: list[Problem]) -> str:
+    """Answer the problems at every layer and weight that the flags name; returns the name of what was added."""
+    args, model = generator.args, generator.ref.key
+    source = store.direction_path(args.artifacts, model, control)
+    name, direction = control, store.read_direction(source)
+    if args.control_direction == "random":
+        name, direction = f"{control}.random{args.control_seed}", random_like(direction, args.control_seed)
+    for layer, weight in product(chosen_layers(args.layer, len(direction)), args.direction_weight):
+        print(f"{name}: weight {weight:g}, {'all layers' if layer is None else f'layer {layer}'}")
+        layers = tuple(range(len(direction))) if layer is None else (layer,)
+        edit = Edit(METHODS[control].steer_site, direction, layers, weight)
+        output = store.steering_path(args.artifacts, model, args.dataset, name, weight, layer, args.shard)
+        about = {"control": name, "weight": weight, "layer": layer}
+        generator.write(output, args.dataset, problems, [edit] if weight else [], [source], **about)
+    return name
 
 
 def chosen_layers(asked: list[str] | None, num_layers: int) -> list[int | None]:

@@ -389,5 +389,5 @@ def test_no_requests_give_no_responses(llama):
 
 
 def test_the_table_knows_the_engine():
-    assert list(ENGINES) == ["hf"]
+    assert "hf" in ENGINES
     assert engine_class("hf") is HFEngine

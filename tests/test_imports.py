@@ -82,10 +82,13 @@ def test_only_stages_use_their_command_line(module):
     assert not imports(MODULES[module]) & FOR_STAGES
 
 
-@pytest.mark.parametrize("library, home", [("matplotlib", "figures"), ("vllm", "engines.vllm"), ("datasets", "hub")])
-def test_some_libraries_have_one_home(library, home):
+@pytest.mark.parametrize(
+    "library, homes",
+    [("matplotlib", {"figures"}), ("vllm", {"engines.vllm", "engines.vllm_worker"}), ("datasets", {"hub"})],
+)
+def test_some_libraries_have_one_home(library, homes):
     users = {name for name, path in MODULES.items() if any(one.split(".")[0] == library for one in imports(path))}
-    assert users <= {f"thinksteer.{home}"}
+    assert users <= {f"thinksteer.{home}" for home in homes}
 
 
 def test_the_stages_know_no_method_by_name_but_through_its_table():

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from thinksteer.engines import ENGINES
 from thinksteer.methods import METHODS
 from thinksteer.records import InputError
 from thinksteer.thinking import TEMPLATES
@@ -63,6 +64,26 @@ def add_loading(parser: argparse.ArgumentParser) -> None:
     dtypes = ["auto", "float32", "bfloat16", "float16"]
     parser.add_argument("--dtype", choices=dtypes, default="auto", help="of the weights (default: %(default)s)")
     parser.add_argument("--trust_remote_code", action="store_true", help="run Python code that comes with the model")
+
+
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """The flags that choose what generates, and how it divides a model."""
+    default = "vllm where it has a GPU and knows the model, else hf"
+    parser.add_argument("--engine", choices=ENGINES, help=f"what generates (default: {default})")
+    for kind, what in (
+        ("tensor", "GPUs that each layer is divided among"),
+        ("pipeline", "groups of GPUs that the layers are divided among"),
+        ("data", "copies of the model, each on GPUs of its own"),
+    ):
+        parser.add_argument(
+            f"--{kind}_parallel_size", type=positive_int, default=1, help=f"{what}; vllm only (default: %(default)s)"
+        )
+    parser.add_argument(
+        "--gpu_memory_utilization", type=share, default=0.9, help="of the GPU's; vllm only (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--max_num_seqs", type=positive_int, default=256, help="responses that run together (default: %(default)s)"
+    )
 
 
 def add_controls(parser: argparse.ArgumentParser, default: Sequence[str]) -> None:

@@ -2,12 +2,14 @@
 
 import argparse
 from collections.abc import Sequence
-from functools import cached_property, partial
+from dataclasses import fields
+from functools import partial
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from thinksteer import data, models, store
-from thinksteer.engines import Engine, engine_class
+from thinksteer.engines import Engine, Loading, Steering, default_engine, engine_class
 from thinksteer.engines.sampling import sampling_from
 from thinksteer.generation import records, requests
 from thinksteer.grading import Grader
@@ -16,8 +18,6 @@ from thinksteer.methods import METHODS
 from thinksteer.models import ModelRef
 from thinksteer.records import Edit, InputError, Passage, Problem, Sampling
 from thinksteer.thinking import delimiters, prompt_ids
-
-ENGINE = "hf"
 
 
 def load_problems(args: argparse.Namespace, dataset: str) -> list[Problem]:
@@ -46,10 +46,12 @@ def load_passages(args: argparse.Namespace, ref: ModelRef, control: str, rule: R
 
 
 class Generator:
-    """Answers problems with one model; the model is loaded when the first record is missing."""
+    """Answers problems with one model, which is loaded when the first record is missing and freed in the end."""
 
-    def __init__(self, args: argparse.Namespace, ref: ModelRef) -> None:
-        self.args, self.ref = args, ref
+    def __init__(self, args: argparse.Namespace, ref: ModelRef, steering: Steering = "none") -> None:
+        self.args, self.ref, self.steering = args, ref, steering
+        self.engine_name = args.engine or default_engine(ref)
+        self._engine: Engine | None = None
         self.sampling: Sampling = sampling_from(
             models.generation_config(ref),
             args.max_length,
@@ -59,12 +61,20 @@ class Generator:
             forced_answer=ref.template.forced_answer,
         )
 
-    @cached_property
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._engine is not None:
+            self._engine.close()
+
+    @property
     def engine(self) -> Engine:
-        args, ref = self.args, self.ref
-        tokenizer = models.load_tokenizer(ref, args.trust_remote_code)
-        model = models.load_model(ref, args.device, args.dtype, args.trust_remote_code)
-        return engine_class(ENGINE)(model, tokenizer, ref.template)
+        if self._engine is None:
+            flags = {field.name: getattr(self.args, field.name, field.default) for field in fields(Loading)}
+            loading = Loading(**flags | {"steering": self.steering})
+            self._engine = engine_class(self.engine_name).load(self.ref, loading)
+        return self._engine
 
     def settings(self, dataset: str) -> dict[str, Any]:
         """What the records of a dataset depend on, for the run manifest."""
@@ -88,7 +98,7 @@ class Generator:
             "forced_answer": sampling.forced_answer,
             "forced_tokens": sampling.forced_tokens,
             "seed": args.seed,
-            "engine": ENGINE,
+            "engine": self.engine_name,
             "dtype": args.dtype,
         }
 
@@ -117,3 +127,4 @@ class Generator:
                 )
                 for record in records(engine, problems, asked, self.sampling, grader, edits):
                     log.append(record)
+                run.device = engine.device

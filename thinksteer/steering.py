@@ -55,7 +55,7 @@ class Gate:
 
     def __init__(self, conditions: Sequence[Condition], follower: Follower) -> None:
         self.conditions, self.follower = conditions, follower
-        self._count = self._counted = 0
+        self.count = self._counted = 0
 
     def mask(self, ids: Sequence[int], begin: int, end: int) -> list[list[bool]]:
         """Whether each condition holds at the positions [begin, end) of `ids`: `[conditions][end - begin]`.
@@ -71,14 +71,14 @@ class Gate:
             ]
             for where in self.conditions
         ]
-        self._count += sum(map(any, list(zip(*rows, strict=True))[self._counted - first :]))
+        self.count += sum(map(any, list(zip(*rows, strict=True))[self._counted - first :]))
         self._counted = max(self._counted, end)
         return [row[begin - first :] for row in rows]
 
     def count_to(self, ids: Sequence[int], length: int) -> int:
         """At how many of the first `length` positions any condition held."""
         self.mask(ids, length, length)
-        return self._count
+        return self.count
 
 
 def additions(edits: Sequence[Edit], shape: tuple[int, int]) -> dict[tuple[int, Site, Condition], Tensor]:

@@ -3,30 +3,76 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Protocol
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Literal, Protocol, Self
 
-from thinksteer.records import Edit, Request, Response, Sampling
-from thinksteer.thinking import Template
+import torch
+
+from thinksteer.models import ModelRef
+from thinksteer.records import Edit, InputError, Request, Response, Sampling
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
+
+Steering = Literal["none", "everywhere", "conditional"]
+"""Which edits an engine must be able to apply: none, those that act at every position, or any."""
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How a model is loaded. Parallel sizes and memory share are for engines that split a model.
+
+    `max_length`: the most tokens a response may have; `max_num_seqs`: of responses generated together.
+    """
+
+    device: str = "auto"
+    dtype: str = "auto"
+    trust_remote_code: bool = False
+    tensor_parallel_size: int = 1
+    pipeline_parallel_size: int = 1
+    data_parallel_size: int = 1
+    gpu_memory_utilization: float = 0.9
+    max_num_seqs: int = 256
+    max_length: int = 8192
+    steering: Steering = "none"
 
 
 class Engine(Protocol):
-    """Answers requests, each from its own seed, and yields the responses as they finish."""
+    """Answers requests, each from its own seed, and yields the responses as they finish.
+
+    `device`: what it runs on, in words.
+    """
 
     tokenizer: PreTrainedTokenizerBase
+    device: str
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, template: Template) -> None: ...
+    @classmethod
+    def load(cls, ref: ModelRef, loading: Loading) -> Self: ...
 
     def generate(
         self, requests: Iterable[Request], sampling: Sampling, edits: Sequence[Edit] = ()
     ) -> Iterator[Response]: ...
 
+    def close(self) -> None:
+        """Frees the memory and the processes that the engine holds."""
 
-ENGINES = {"hf": "HFEngine"}  # module of this package -> its class; imported when chosen, as the libraries are heavy
+
+ENGINES = {  # module of this package -> its class; imported when chosen, as the libraries are heavy
+    "hf": "HFEngine",
+    "vllm": "VLLMEngine",
+}
 
 
 def engine_class(name: str) -> type[Engine]:
+    if find_spec("vllm") is None and name == "vllm":
+        raise InputError("--engine vllm: vLLM is not installed here; see the README, or use --engine hf")
     return getattr(import_module(f"thinksteer.engines.{name}"), ENGINES[name])
+
+
+def default_engine(ref: ModelRef) -> str:
+    """vLLM where it is installed, has a GPU and knows the model; on a CPU it takes a minute to start."""
+    if find_spec("vllm") is None or torch.cuda.device_count() == 0:
+        return "hf"
+    return "vllm" if import_module("thinksteer.engines.vllm").supports(ref) else "hf"

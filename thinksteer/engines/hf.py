@@ -7,16 +7,20 @@ budget always holds as many rows as the phase's width allows.
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Self
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from thinksteer import models
+from thinksteer.engines import Loading
 from thinksteer.engines.batch import Batch, Row
 from thinksteer.engines.cache import LayerShape, SlotCache, layer_shapes, slot_attention
 from thinksteer.engines.outcome import Outcome
 from thinksteer.engines.sampling import check
+from thinksteer.models import ModelRef
 from thinksteer.records import EVERYWHERE, Condition, Edit, InputError, Request, Response, Sampling
 from thinksteer.steering import Gate, applied, conditions
 from thinksteer.thinking import Follower, Template, delimiters
@@ -43,6 +47,18 @@ class HFEngine:
         self.max_batch, self.first_columns = max_batch, first_columns
         self.open_ids, self.close_ids = delimiters(template, tokenizer)
         self.eos_ids = _eos_ids(model, tokenizer)
+        self.device = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else "cpu"
+
+    @classmethod
+    def load(cls, ref: ModelRef, loading: Loading) -> Self:
+        if max(loading.tensor_parallel_size, loading.pipeline_parallel_size, loading.data_parallel_size) > 1:
+            raise InputError("--engine hf takes no parallel sizes: leave them out or use --engine vllm")
+        tokenizer = models.load_tokenizer(ref, loading.trust_remote_code)
+        model = models.load_model(ref, loading.device, loading.dtype, loading.trust_remote_code)
+        return cls(model, tokenizer, ref.template, max_batch=loading.max_num_seqs)
+
+    def close(self) -> None:
+        del self.model
 
     def generate(
         self, requests: Iterable[Request], sampling: Sampling, edits: Sequence[Edit] = ()

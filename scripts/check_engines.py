@@ -1,0 +1,160 @@
+"""Do both engines steer alike here? Greedy tokens of vLLM against transformers', setting by setting.
+
+    python -m scripts.check_engines
+    python -m scripts.check_engines --model deepseek-qwen-1.5b --dataset gsm8k --max_length 512 --tensor_parallel_size 2
+
+Reads   directions/<model>/<control>.safetensors of thinking_length_attn and thinking_length_mlp, a dataset
+Prints  for each setting the prompts whose tokens differ; of each, where, and by how little transformers preferred its
+        own token. Exit status 1 if more than 0.5 % of a setting's prompts differ, or (float32) one by a gap of 1e-4
+
+The first table is steered by biases, compiled as vLLM does by default; the second by biases and by hooks, in eager
+mode: there also at tokens with a line break, and inside the thinking only.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields, replace
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from thinksteer import cli, models, store
+from thinksteer.engines import Loading
+from thinksteer.engines.hf import HFEngine
+from thinksteer.engines.vllm import VLLMEngine
+from thinksteer.generation import requests
+from thinksteer.methods import METHODS
+from thinksteer.records import Condition, Edit, Request, Response, Sampling
+from thinksteer.stage import load_problems
+from thinksteer.steering import Gate, applied, conditions
+from thinksteer.thinking import Follower, delimiters
+
+WEIGHTS = (-0.8, -0.4, 0.2, 0.4, 0.8)
+ALLOWED_SHARE, ALLOWED_GAP = 0.005, 1e-4
+Settings = dict[str, list[Edit]]
+
+
+def parse_args() -> argparse.Namespace:
+    parser = cli.parser(__doc__)
+    cli.add_model(parser)
+    cli.add_loading(parser)
+    cli.add_engine(parser)
+    cli.add_data(parser)
+    cli.add_controls(parser, default=["thinking_length_attn", "thinking_length_mlp"])
+    parser.add_argument("--max_length", type=cli.positive_int, default=320, help="default: %(default)s")
+    cli.add_artifacts(parser)
+    parser.set_defaults(n_questions=200, shard=None)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    ref = models.resolve(args.model, args.artifacts, args.template)
+    loading = Loading(**{field.name: getattr(args, field.name, field.default) for field in fields(Loading)})
+    plain = replace(loading, tensor_parallel_size=1, pipeline_parallel_size=1, data_parallel_size=1)
+    hf = HFEngine.load(ref, plain)
+    asked = requests(load_problems(args, args.dataset), ref.template, hf.tokenizer, "", 1, 0, set())
+    sampling = Sampling(args.max_length, 0.0, 1.0, 0, forced_answer=ref.template.forced_answer)
+    settings = constant(args, ref.key)
+    breaks = frozenset(i for text, i in hf.tokenizer.get_vocab().items() if "\n" in hf.tokenizer.decode([i]))
+    own = conditional(settings, breaks)
+    answers = {name: answer(hf, asked, sampling, edits) for name, edits in (settings | own).items()}
+    fine = True
+    for steering, tried in (("everywhere", settings), ("conditional", settings | own)):
+        with opened(ref, replace(loading, steering=steering)) as engine:
+            print(f"\n{ref.key}, {len(asked)} prompts, {engine.device}, vLLM loaded for steering {steering}")
+            for name, edits in tried.items():
+                found = answer(engine, asked, sampling, edits)
+                gaps = [
+                    gap(hf, request, answers[name][request.id], found[request.id], edits)
+                    for request in asked
+                    if found[request.id].token_ids != answers[name][request.id].token_ids
+                ]
+                positions = sum(one.steered_positions for one in found.values())
+                same_count = all(
+                    one.steered_positions == found[one.id].steered_positions for one in answers[name].values()
+                )
+                print(
+                    f"  {name:34} {sum(len(one.token_ids) for one in found.values()):7d} tokens, "
+                    f"{positions:7d} steered positions, {len(gaps)} prompts differ"
+                    + "".join(f"\n{'':36} {where}: logit gap {size:.2g}" for where, size in gaps)
+                )
+                exact = hf.model.dtype != torch.float32 or all(size < ALLOWED_GAP for _, size in gaps)
+                fine &= len(gaps) <= ALLOWED_SHARE * len(asked) and exact and (same_count or bool(gaps))
+    print("\nThe engines agree." if fine else "\nThe engines do NOT agree.")
+    sys.exit(not fine)
+
+
+def constant(args: argparse.Namespace, model: str) -> Settings:
+    """No steering; every control at every weight in all layers; the first control in one layer at a time."""
+    settings: Settings = {"unsteered": []}
+    for control in args.control:
+        vectors = store.read_direction(store.direction_path(args.artifacts, model, control))
+        layers, site = tuple(range(len(vectors))), METHODS[control].steer_site
+        settings |= {f"{control} {weight:+g}": [Edit(site, vectors, layers, weight)] for weight in WEIGHTS}
+        if control == args.control[0]:
+            settings |= {f"{control} +1 layer {layer}": [Edit(site, vectors, (layer,), 1.0)] for layer in layers}
+    return settings
+
+
+def conditional(settings: Settings, breaks: frozenset[int]) -> Settings:
+    """Some of the constant settings, held to line breaks, to the thinking, and to line breaks inside the thinking."""
+    wheres = {
+        "breaks": Condition(breaks),
+        "thinking": Condition(None, True),
+        "thinking breaks": Condition(breaks, True),
+    }
+    chosen = {name: edits for name, edits in settings.items() if name.endswith((" +0.8", " -0.8"))}
+    return {
+        f"{name} {label}": [replace(edit, where=where, coef=3 * edit.coef, layers=edit.layers[1:2]) for edit in edits]
+        for label, where in wheres.items()
+        for name, edits in chosen.items()
+    }
+
+
+def answer(
+    engine: HFEngine | VLLMEngine, asked: Sequence[Request], sampling: Sampling, edits: Sequence[Edit]
+) -> dict[str, Response]:
+    return {response.id: response for response in engine.generate(asked, sampling, edits)}
+
+
+@contextmanager
+def opened(ref: models.ModelRef, loading: Loading) -> Iterator[VLLMEngine]:
+    engine = VLLMEngine.load(ref, loading)
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+def gap(hf: HFEngine, request: Request, ours: Response, theirs: Response, edits: Sequence[Edit]) -> tuple[str, float]:
+    """Where two responses part, and by how much transformers preferred its token there (NaN: one only stops earlier)."""
+    pairs = list(zip(ours.token_ids, theirs.token_ids, strict=False))
+    at = next((i for i, (one, other) in enumerate(pairs) if one != other), None)
+    if at is None:
+        return f"{request.id} ends early", float("nan")
+    last = steered_logits(hf.model, hf, request, ours.token_ids[:at], edits)
+    one, other = pairs[at]
+    return f"{request.id} token {at}", (last[one] - last[other]).item()
+
+
+@torch.inference_mode()
+def steered_logits(
+    model: PreTrainedModel, hf: HFEngine, request: Request, begun: Sequence[int], edits: Sequence[Edit]
+) -> Tensor:
+    """The logits `[V]` after a prompt and the beginning of its response, in one pass."""
+    ids = [*request.prompt_ids, *begun]
+    follower = Follower(len(request.prompt_ids), *delimiters(hf.template, hf.tokenizer), hf.template.opened_in_prompt)
+    wheres = conditions(edits)
+    held = Gate(wheres, follower).mask(ids, 0, len(ids))
+    with applied(model, edits) as masks:
+        for where, row in zip(wheres, held, strict=True):
+            masks[where] = torch.tensor([row], device=model.device)
+        return model(torch.tensor([ids], device=model.device), logits_to_keep=1).logits[0, -1]
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,335 @@
+"""Stock vLLM: continuous batching, tensor, pipeline and data parallelism, steering by biases or by hooks.
+
+The model runs in vLLM's own processes; the part of steering that runs there is `vllm_worker`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import json
+import os
+import tempfile
+from collections.abc import Collection, Coroutine, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+from tqdm import tqdm
+from transformers import AutoConfig, PreTrainedTokenizerBase
+
+# vLLM reads these when it is imported. Children that fork would hold this process's file locks.
+os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+
+from vllm import ModelRegistry, SamplingParams
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.inputs import TokensPrompt
+from vllm.outputs import CompletionOutput
+from vllm.platforms import current_platform
+from vllm.sampling_params import RequestOutputKind
+from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
+from vllm.v1.engine.async_llm import AsyncLLM
+
+from thinksteer import models
+from thinksteer.engines import Loading
+from thinksteer.engines.outcome import Outcome
+from thinksteer.engines.sampling import check
+from thinksteer.engines.widen import widen_heads
+from thinksteer.models import ModelRef
+from thinksteer.records import EVERYWHERE, Condition, Edit, InputError, Request, Response, Sampling, Site
+from thinksteer.steering import additions
+from thinksteer.thinking import Template, delimiters
+
+WORKER = "thinksteer.engines.vllm_worker.SteerableWorker"
+CPU_CACHE_BYTES = 1 << 30
+PROMPT_ROOM = 4096  # tokens for the prompt and for a forced answer, beside those of the response
+TRIAL_LOGPROBS = 20
+
+Vectors = dict[tuple[int, Site, Condition], Tensor]
+Distribution = dict[int, float]
+Result = TypeVar("Result")
+
+
+class VLLMEngine:
+    """Generates with vLLM the model in a folder."""
+
+    def __init__(self, folder: Path, tokenizer: PreTrainedTokenizerBase, template: Template, loading: Loading) -> None:
+        self.tokenizer, self.template, self.steering = tokenizer, template, loading.steering
+        self.device = "cpu" if current_platform.is_cpu() else current_platform.get_device_name()
+        if loading.device not in ("auto", current_platform.device_type):
+            raise InputError(
+                f"--device {loading.device}: the vLLM that is installed runs on {current_platform.device_type}; use "
+                "--engine hf"
+            )
+        split = loading.pipeline_parallel_size > 1 or loading.data_parallel_size > 1
+        if loading.steering == "conditional" and split:
+            raise InputError(
+                "steering that depends on the token runs with --tensor_parallel_size alone; divide the questions with "
+                "--shard instead of --data_parallel_size and --pipeline_parallel_size"
+            )
+        self._loop = asyncio.new_event_loop()
+        try:
+            with tempfile.TemporaryDirectory(prefix="thinksteer-") as scratch:
+                self._llm = self._wait(_start(_runnable(folder, Path(scratch)), loading))
+        except (ValueError, RuntimeError) as error:
+            raise InputError(f"vLLM cannot run {folder}: {error}; use --engine hf") from error
+        config = self._llm.model_config
+        self.longest = config.max_model_len
+        self.shape = config.get_total_num_hidden_layers(), config.get_hidden_size()
+        self.eos_ids = _eos_ids(folder, config.hf_text_config.eos_token_id, tokenizer)
+        self._vectors: Vectors = {}
+        self._salt: str | None = None  # a cached prefix serves only requests that are steered alike
+        self._tried: set[tuple[Site, bool]] = set()
+        self._numbers = itertools.count()
+        self._uncounted: list[int] = []
+        self._counts: dict[int, int] = {}
+        self._counting = asyncio.Lock()
+
+    @classmethod
+    def load(cls, ref: ModelRef, loading: Loading) -> Self:
+        tokenizer = models.load_tokenizer(ref, loading.trust_remote_code)
+        return cls(models.folder(ref), tokenizer, ref.template, loading)
+
+    def close(self) -> None:
+        self._llm.shutdown()
+        tasks = asyncio.all_tasks(self._loop)
+        for task in tasks:
+            task.cancel()
+        self._wait(_gather(tasks))
+        self._loop.close()
+        del self._llm  # else it is shut down once more, with a traceback, when Python ends
+
+    def generate(
+        self, requests: Iterable[Request], sampling: Sampling, edits: Sequence[Edit] = ()
+    ) -> Iterator[Response]:
+        """Responses in the order in which they finish. Edits act on all positions they hold for, prompts included.
+
+        InputError for parameters out of range, a request that is too long for the engine, edits that the model has no
+        place for, or steering that changes nothing (see `_try`).
+        """
+        check(sampling)
+        asked = list(requests)
+        outcome = Outcome(self.tokenizer, self.template, self.eos_ids, sampling)
+        for request in asked:
+            length = len(request.prompt_ids) + sampling.max_tokens + outcome.forced_room
+            if not request.prompt_ids:
+                raise InputError(f"request {request.id!r} has an empty prompt")
+            if length > self.longest:
+                raise InputError(
+                    f"the prompt of {request.id!r} and its response may have {length} tokens, the engine takes "
+                    f"{self.longest}: lower --max_length"
+                )
+        if not asked:
+            return
+        vectors = additions(edits, self.shape)
+        self._try(vectors, asked[0])
+        self._steer(vectors)
+        finished: asyncio.Queue[asyncio.Task[Response]] = asyncio.Queue()
+        tasks = [self._loop.create_task(self._answer(request, sampling, outcome)) for request in asked]
+        for task in tasks:
+            task.add_done_callback(finished.put_nowait)
+        try:
+            with tqdm(total=len(tasks), unit="response", desc="generate") as progress:
+                tokens = 0
+                for _ in tasks:
+                    response = self._wait(finished.get()).result()
+                    tokens += len(response.token_ids)
+                    progress.set_postfix(tokens=tokens, refresh=False)
+                    progress.update()
+                    yield response
+        finally:
+            for task in tasks:
+                task.cancel()
+            self._wait(_gather(tasks))
+
+    async def _answer(self, request: Request, sampling: Sampling, outcome: Outcome) -> Response:
+        number = next(self._numbers)
+        ids = await self._complete(request, [], sampling, number)
+        forced_at, forced = None, []
+        if ids[-1] not in self.eos_ids:
+            forced = outcome.forced_ids(request, ids)
+        if forced:
+            # At once, among the requests that still run: its prefix is cached from a moment ago.
+            forced_at, rest = len(ids), replace(sampling, max_tokens=sampling.forced_tokens)
+            ids += forced
+            ids += await self._complete(request, ids, rest, number)
+        return outcome.response(request, ids, forced_at, await self._steered_positions(request, ids, number))
+
+    async def _complete(self, request: Request, begun: list[int], sampling: Sampling, number: int) -> list[int]:
+        """What follows the prompt and the tokens with which the response has begun."""
+        params = SamplingParams(
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            repetition_penalty=sampling.repetition_penalty,
+            max_tokens=sampling.max_tokens,
+            seed=(request.seed + bool(begun)) % (1 << 63),  # a second part does not repeat the first one's draws
+            extra_args={"thinksteer": [number, len(request.prompt_ids)]},
+        )
+        output = await self._sample([*request.prompt_ids, *begun], params, f"{number}.{len(begun)}")
+        return list(output.token_ids)
+
+    async def _sample(self, ids: list[int], params: SamplingParams, name: str) -> CompletionOutput:
+        params.stop_token_ids, params.detokenize = sorted(self.eos_ids), False
+        params.output_kind = RequestOutputKind.FINAL_ONLY
+        prompt = TokensPrompt(prompt_token_ids=ids)
+        if self._salt:
+            prompt["cache_salt"] = self._salt
+        return [output async for output in self._llm.generate(prompt, params, name)][-1].outputs[0]
+
+    async def _steered_positions(self, request: Request, ids: list[int], number: int) -> int:
+        if any(where == EVERYWHERE for _, _, where in self._vectors):
+            return len(request.prompt_ids) + len(ids) - 1
+        if not self._vectors:
+            return 0
+        # One call to the workers asks for all responses that ended during the call before.
+        self._uncounted.append(number)
+        async with self._counting:
+            if number not in self._counts:
+                numbers, self._uncounted = self._uncounted, []
+                (counts, *_) = await self._llm.collective_rpc("steered_positions", args=(numbers,))
+                self._counts.update(zip(numbers, counts, strict=True))
+        return self._counts.pop(number)
+
+    def _steer(self, vectors: Vectors) -> None:
+        """Puts the vectors, each `[hidden_size]`, in the place of those that steer now."""
+        if (vectors and self.steering == "none") or (self.steering == "everywhere" and self._conditional(vectors)):
+            raise ValueError(f"this engine was loaded for steering: {self.steering}")
+        if not vectors and not self._vectors:
+            return
+        wheres = list(dict.fromkeys(where for _, _, where in vectors))
+        tensors = {f"{layer}.{site}.{wheres.index(where)}": vector for (layer, site, where), vector in vectors.items()}
+        payload = save({name: vector.clone() for name, vector in tensors.items()})
+        listed = [[None if where.tokens is None else sorted(where.tokens), where.in_thinking] for where in wheres]
+        marks = [*map(list, delimiters(self.template, self.tokenizer)), self.template.opened_in_prompt]
+        placed = self._wait(self._llm.collective_rpc("steer", args=(payload, listed, marks)))
+        homeless = tensors.keys() - {name for names in placed for name in names}
+        if homeless:
+            raise InputError(
+                f"in this model vLLM has no place to steer at {', '.join(sorted(homeless)[:3])}: use --engine hf"
+            )
+        self._vectors = vectors
+        self._salt = hashlib.sha256(payload + json.dumps(listed).encode()).hexdigest() if vectors else None
+
+    @staticmethod
+    def _conditional(vectors: Vectors) -> bool:
+        return any(where != EVERYWHERE for _, _, where in vectors)
+
+    def _try(self, vectors: Vectors, request: Request) -> None:
+        """Once per kind of steering: InputError unless weight 0 changes nothing and a large one changes decoded steps.
+
+        A hook under torch.compile, or a module of another name, would do nothing and say nothing. That the prompt is
+        steered does not show that decoding is, so a decoded step is compared with the same step read as a prompt.
+        """
+        kinds = {(site, where == EVERYWHERE) for _, site, where in vectors}
+        if kinds <= self._tried:
+            return
+        prompt = list(request.prompt_ids)
+        self._steer({})
+        plain, _ = self._trial(prompt)
+        # A condition is tried where it can be seen: at the first token that is generated.
+        trigger = Condition(frozenset(plain[:1]))
+        places = [(layer, site, where if where == EVERYWHERE else trigger) for layer, site, where in vectors]
+        noise = torch.randn(self.shape[1], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        self._steer(dict.fromkeys(places, 0 * noise))
+        zero, _ = self._trial(prompt)
+        self._steer(dict.fromkeys(places, 10 * noise))
+        large, steps = self._trial(prompt)
+        _, (as_prompt, *_) = self._trial(prompt + large[:2])
+        self._steer({})
+        _, (unsteered, *_) = self._trial(prompt + large[:2])
+        if zero != plain:
+            raise InputError(f"steering with weight 0 changes the tokens ({plain} to {zero}): use --engine hf")
+        effect, error = _distance(as_prompt, unsteered), _distance(steps[2], as_prompt)
+        if not effect > 10 * error:
+            raise InputError(
+                f"steering does not reach the steps that vLLM decodes: log-probabilities move by {effect:.1g} in a "
+                f"prompt, and a decoded step is {error:.1g} off it; use --engine hf"
+            )
+        self._tried |= kinds
+
+    def _trial(self, ids: list[int]) -> tuple[list[int], list[Distribution]]:
+        """Three greedy tokens and the log-probabilities of the likeliest at each."""
+        extra = {"thinksteer": [number := next(self._numbers), len(ids)]}
+        params = SamplingParams(temperature=0.0, max_tokens=3, min_tokens=3, logprobs=TRIAL_LOGPROBS, extra_args=extra)
+        output = self._wait(self._sample(ids, params, f"trial {number}"))
+        steps = [{token: one.logprob for token, one in step.items()} for step in output.logprobs]
+        return list(output.token_ids), steps
+
+    def _wait(self, work: Coroutine[Any, Any, Result]) -> Result:
+        return self._loop.run_until_complete(work)
+
+
+async def _start(folder: Path, loading: Loading) -> AsyncLLM:
+    on_cpu, several_nodes = current_platform.is_cpu(), "RAY_ADDRESS" in os.environ
+    own_length = getattr(AutoConfig.from_pretrained(folder), "max_position_embeddings", None)
+    longest = loading.max_length + PROMPT_ROOM
+    settings: dict[str, Any] = {"kv_cache_memory_bytes": CPU_CACHE_BYTES} if on_cpu else {}
+    if loading.steering != "none":
+        # The key of vLLM's cache of compiled graphs: those without our biases would not steer.
+        settings |= {"worker_cls": WORKER, "additional_config": {"thinksteer": "biases"}}
+    if loading.steering == "conditional":
+        # Hooks need eager mode, and the state they follow needs each token before the next step is planned.
+        os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"
+        settings |= {"enforce_eager": True, "async_scheduling": False}
+    if several_nodes:
+        settings |= {"distributed_executor_backend": "ray", "data_parallel_backend": "ray"}
+    args = AsyncEngineArgs(
+        model=str(folder),
+        skip_tokenizer_init=True,
+        generation_config="vllm",
+        trust_remote_code=loading.trust_remote_code,
+        dtype="float32" if on_cpu and loading.dtype == "auto" else loading.dtype,
+        max_model_len=longest if own_length is None else min(longest, own_length),
+        max_num_seqs=loading.max_num_seqs,
+        gpu_memory_utilization=loading.gpu_memory_utilization,
+        tensor_parallel_size=loading.tensor_parallel_size,
+        pipeline_parallel_size=loading.pipeline_parallel_size,
+        data_parallel_size=loading.data_parallel_size,
+        enable_prefix_caching=True,
+        disable_log_stats=True,
+        **settings,
+    )
+    return AsyncLLM.from_engine_args(args)
+
+
+def _runnable(folder: Path, scratch: Path) -> Path:
+    """The folder, or an equivalent checkpoint under `scratch` where vLLM's CPU kernels lack the model's head size."""
+    config = AutoConfig.from_pretrained(folder)
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    if not current_platform.is_cpu() or size in CPUAttentionBackend.get_supported_head_sizes():
+        return folder
+    least = min(CPUAttentionBackend.get_supported_head_sizes())
+    if size > least or least % size:
+        raise InputError(f"{folder}: vLLM's CPU attention has no heads of {size}; use --engine hf")
+    widen_heads(folder, scratch / folder.name, least // size)
+    return scratch / folder.name
+
+
+def supports(ref: ModelRef) -> bool:
+    """Whether vLLM has code of its own for the model's architecture."""
+    config = AutoConfig.from_pretrained(ref.location)
+    return bool({*(config.architectures or [])} & {*ModelRegistry.get_supported_archs()})
+
+
+async def _gather(tasks: Collection[asyncio.Task[Any]]) -> None:
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _distance(one: Distribution, other: Distribution) -> float:
+    """By how much the log-probability of either's likeliest token differs; what is not listed counts as the last."""
+    likeliest = [max(step, key=step.__getitem__) for step in (one, other)]
+    return max(abs(one.get(token, min(one.values())) - other.get(token, min(other.values()))) for token in likeliest)
+
+
+def _eos_ids(folder: Path, configured: int | list[int] | None, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """The tokens that end a response: the generation config's and the tokenizer's, as in the other engine."""
+    file = folder / "generation_config.json"
+    stated = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id") if file.is_file() else configured
+    own = [stated] if isinstance(stated, int) else stated or []
+    return frozenset([*own, *([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])])
