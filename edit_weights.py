@@ -136,7 +136,7 @@ def edit(source: Path, target: Path, heads: Heads, direction: Tensor, weight: fl
 
 
 def model_card(name: str, source: Path, about: dict[str, Any], heads: Heads) -> str:
-    """The edited model's README: what it is, and the base model's licence, which it stays under. Stage 6 adds results."""
+    """The edited model's README: what it is, under the base model's licence. Stage 6 adds what it scores."""
     what = ", with randomly drawn heads as a control" if about["control_heads"] else ""
     what += ", along a random direction as a control" if about["control_direction"] else ""
     return f"""---

@@ -4,7 +4,8 @@
     python evaluate_models.py --model deepseek-qwen-1.5b ThinkEdit-deepseek-qwen-1.5b --dataset gsm8k MATH-500
 
 Reads   models/<name>/ or the hub, datasets
-Writes  evaluations/<model>/<dataset>/<instruction or default>.jsonl and metrics.json; of models/<name>/ its card's results
+Writes  evaluations/<model>/<dataset>/<instruction or default>.jsonl and metrics.json; results on the
+        card of models/<name>/
 """
 
 import argparse

@@ -1,3 +1,5 @@
+import os
+import shutil
 import zipfile
 from contextlib import suppress
 
@@ -136,7 +138,7 @@ def test_only_what_finished_runs_left_is_packed_and_the_rest_is_named(tmp_path, 
 def test_the_same_files_give_the_same_archive_whatever_their_dates(tmp_path, root):
     pack(root, tmp_path / "a.zip", with_models=True)
     for path in root.rglob("*"):
-        path.touch()
+        os.utime(path, (1e9, 1e9))
     pack(root, tmp_path / "b.zip", with_models=True)
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
     assert (tmp_path / "a.zip.sha256").read_text() == f"{store.sha256(tmp_path / 'a.zip')}  a.zip\n"
@@ -198,9 +200,12 @@ def test_a_damaged_archive_of_artifacts_is_refused_whole(tmp_path, root):
     assert not (tmp_path / "new").exists()
 
 
-def test_a_file_where_a_folder_is_needed_is_named(tmp_path, root):
+def test_a_folder_for_a_file_and_a_file_for_a_folder_are_named(tmp_path, root):
     pack(root, tmp_path / "out.zip", with_models=False)
-    (tmp_path / "new").mkdir()
+    (tmp_path / "new/evaluations/m/gsm8k/default.jsonl").mkdir(parents=True)
+    with pytest.raises(InputError, match="is there already, and different"):
+        unpack(tmp_path / "out.zip", tmp_path / "new")
+    shutil.rmtree(tmp_path / "new/evaluations")
     (tmp_path / "new/responses").write_text("in the way")
     with pytest.raises(InputError, match=r"new/responses/.* cannot be written"):
         unpack(tmp_path / "out.zip", tmp_path / "new")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from thinksteer import store
@@ -18,6 +19,7 @@ HEADS = [(0, 1), (2, 3), (2, 0)]
 def save_checkpoint(model: PreTrainedModel, folder: Path, dtype: torch.dtype, shard: str) -> None:
     model.to(dtype).save_pretrained(folder, max_shard_size=shard)
     (folder / "tokenizer.json").write_text("{}")
+    (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
 
 
 def edit(root: Path, source: Path, direction: torch.Tensor, *flags: str) -> Path:
@@ -26,7 +28,8 @@ def edit(root: Path, source: Path, direction: torch.Tensor, *flags: str) -> Path
     grid = [[0.0] * 4 for _ in range(3)]
     heads = [{"layer": layer, "head": head, "score": 1.0} for layer, head in HEADS]
     store.write_json(store.heads_path(root, key, "thinking_length_attn"), {"scores": grid, "heads": heads})
-    store.write_safetensors(store.direction_path(root, key, "thinking_length_attn"), {"direction": direction}, {})
+    about = {"dataset": "gsm8k"}
+    store.write_safetensors(store.direction_path(root, key, "thinking_length_attn"), {"direction": direction}, about)
     command = [sys.executable, "edit_weights.py", "--model", source, "--template", "deepseek", "--artifacts", root]
     done = subprocess.run([*map(str, command), *flags], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -64,7 +67,8 @@ def test_an_edited_checkpoint_reloads_with_only_its_heads_changed(model, dtype, 
     assert [(head["layer"], head["head"]) for head in report["edited_heads"]] == HEADS
     assert all(head["after"] <= left * head["before"] for head in report["edited_heads"])
     assert report["base_model"] == "base"
-    assert "base_model: base" in (edited / "README.md").read_text()
+    card = ModelCard.load(edited / "README.md").data
+    assert (card.base_model, card.license, card.datasets) == ("base", "apache-2.0", ["openai/gsm8k"])
 
 
 def test_controls_edit_as_many_other_heads_and_a_direction_of_their_own(model, tmp_path):
