@@ -277,6 +277,9 @@ async def _start(folder: Path, loading: Loading) -> AsyncLLM:
         # Hooks need eager mode, and the state they follow needs each token before the next step is planned.
         os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"
         settings |= {"enforce_eager": True, "async_scheduling": False}
+    workers = loading.tensor_parallel_size * loading.pipeline_parallel_size * loading.data_parallel_size
+    if on_cpu and workers > 1:
+        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", _divided_cores(workers))
     if several_nodes:
         settings |= {"distributed_executor_backend": "ray", "data_parallel_backend": "ray"}
     args = AsyncEngineArgs(
@@ -309,6 +312,14 @@ def _runnable(folder: Path, scratch: Path) -> Path:
         raise InputError(f"{folder}: vLLM's CPU attention has no heads of {size}; use --engine hf")
     widen_heads(folder, scratch / folder.name, least // size)
     return scratch / folder.name
+
+
+def _divided_cores(workers: int) -> str:
+    """An equal share of this process's cores for each worker, as VLLM_CPU_OMP_THREADS_BIND writes it."""
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < workers:
+        raise InputError(f"{workers} workers need as many cores, there are {len(cores)}: lower the parallel sizes")
+    return "|".join(",".join(map(str, cores[worker::workers])) for worker in range(workers))
 
 
 def supports(ref: ModelRef) -> bool:
