@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from gdown.exceptions import FileURLRetrievalError
 
 import analyze_results
 from scripts import import_upstream as import_upstream_script
@@ -25,7 +26,7 @@ from tests.test_archive import under, zipped
 from thinksteer import store
 from thinksteer.archive import fetch
 from thinksteer.records import InputError
-from thinksteer.upstream import import_upstream
+from thinksteer.upstream import ARCHIVES, import_upstream
 
 ROOT = Path(__file__).parent.parent
 BASE, EDITED = "deepseek-qwen-1.5b", "ThinkEdit-deepseek-qwen-1.5b"
@@ -138,7 +139,7 @@ def test_a_download_that_was_cut_is_continued_then_imported_and_not_fetched_agai
 @pytest.mark.parametrize("change", ["no ranges", "another file", "a shorter file"])
 def test_a_download_that_cannot_be_continued_begins_anew(server, tmp_path, change):
     server.files["T.zip"], server.cut = archive(PUBLISHED), CUT
-    with pytest.raises(InputError, match="run this again, it goes on"):
+    with pytest.raises(InputError, match="Run this again, it goes on"):
         fetch(server.url("T.zip"), tmp_path)
     server.cut, server.ranges = None, change != "no ranges"
     if change != "no ranges":
@@ -183,6 +184,19 @@ def test_what_is_no_zip_is_not_kept(server, tmp_path):
     with pytest.raises(InputError, match="is no whole zip file"):
         fetch(server.url("T.zip"), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_google_drive_says_is_one_line(tmp_path, monkeypatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise FileURLRetrievalError("Failed to retrieve file url:\n\n\tToo many users\n\tin 24 hours.")
+
+    monkeypatch.setattr("gdown.download", refuse)
+    with pytest.raises(InputError) as caught:
+        fetch(ARCHIVES["v2"], tmp_path)
+    assert "uc?id=135ttUxdNc4gQkmbZlpr3ecbhA3_392PE: Failed to retrieve file url: Too many users in 24" in str(
+        caught.value
+    )
+    assert "\n" not in str(caught.value)
 
 
 class Payload:

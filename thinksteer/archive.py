@@ -69,7 +69,8 @@ def _download(url: str, path: Path, record: Path) -> None:
         gdown.download(url, str(path), quiet=not sys.stderr.isatty(), resume=True, timeout=TIMEOUT_S)
     except DownloadError as error:
         if not begun or "byte range" not in str(error):
-            raise InputError(f"{url}: {str(error).splitlines()[0].rstrip(':')}: run this again, it goes on") from None
+            said = " ".join(str(error).split())
+            raise InputError(f"{url}: {said} Run this again, it goes on; or fetch the file in a browser.") from None
     except (requests.RequestException, OSError) as error:
         raise InputError(f"{url} cannot be had ({error}): run this again where it is within reach") from None
     if not _whole(path):
