@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from thinksteer import cli, models, store
+from thinksteer import card, cli, models, store
 from thinksteer.bake import bake
 from thinksteer.methods import METHODS
 from thinksteer.records import Edit, InputError
@@ -62,7 +62,9 @@ def main() -> None:
                 layers = tuple(args.layer or range(len(direction)))
                 edits.append(Edit(METHODS[control].steer_site, direction, layers, weight))
                 about.append({"control": control, "weight": weight, "layers": layers, "sha256": store.sha256(file)})
-            export(source, target, edits, {"base_model": ref.key, "source": ref.source, "steering": about})
+            dataset = store.read_safetensors(file)[1].get("dataset")
+            about = {"base_model": ref.key, "source": ref.source, "dataset": dataset, "steering": about}
+            export(source, target, edits, about)
     print(f"{target}: steered at every position; evaluate it with --model {name}")
 
 
@@ -83,12 +85,9 @@ def export(source: Path, target: Path, edits: list[Edit], about: dict[str, Any])
 
 def model_card(name: str, source: Path, about: dict[str, Any]) -> str:
     """The steered model's README: what it is, and the base model's licence, which it stays under."""
-    licence = models.licence(source)
     added = [f"{one['weight']:g} times {one['control']} in layers {list(one['layers'])}" for one in about["steering"]]
     return f"""---
-base_model: {about["source"]}
-{f"license: {licence}" if licence else "# the base model states no licence"}
-tags: [steering]
+{card.metadata(about["source"], source, about["dataset"], "steering")}
 ---
 # {name}
 

@@ -18,16 +18,16 @@ edited=ThinkEdit-$model
 here=(--artifacts "$root")
 length=(--max_length 320)
 
-python generate_responses.py "${here[@]}" "${length[@]}" --n_questions $responses
+python generate_responses.py "${here[@]}" "${length[@]}" --n_questions "$responses"
 # Long and short among questions of like size: else the direction would also be one of large and small questions.
 python extract_directions.py "${here[@]}" --quantile 0.2 --match prompt_tokens
 
 # Steering: all layers over a range wide enough to show where it breaks, one layer at a time, and a random direction.
 steer=(python steer_eval.py "${here[@]}" "${length[@]}" --control thinking_length_attn thinking_length_mlp)
 weights=(-0.8 -0.4 -0.2 -0.1 0 0.1 0.2 0.4 0.8 1.6)
-"${steer[@]}" --n_questions $steered --direction_weight "${weights[@]}"
-"${steer[@]}" --n_questions $layered --direction_weight -1 1 --layer each
-"${steer[@]}" --n_questions $steered --direction_weight -0.4 -0.2 0 0.2 0.4 0.8 --control_direction random
+"${steer[@]}" --n_questions "$steered" --direction_weight "${weights[@]}"
+"${steer[@]}" --n_questions "$layered" --direction_weight -1 1 --layer each
+"${steer[@]}" --n_questions "$steered" --direction_weight -0.4 -0.2 0 0.2 0.4 0.8 --control_direction random
 
 python find_short_heads.py "${here[@]}"
 
@@ -53,7 +53,7 @@ if [ "$1" = full ]; then
 fi
 
 # The published setting (4 % of the heads, strength 1), the chosen one, and the same with random heads and directions.
-models=($model)
+models=("$model")
 edit() { # name, flags
     python edit_weights.py "${here[@]}" --name "$@"
     models+=("$1")
@@ -66,7 +66,7 @@ for seed in "${seeds[@]}"; do
     edit "$edited.chosen-random-heads-$seed" "${chosen[@]}" --control_heads random --seed "$seed"
     edit "$edited.chosen-random-direction-$seed" "${chosen[@]}" --control_direction random --seed "$seed"
 done
-python evaluate_models.py "${here[@]}" "${length[@]}" --n_questions $evaluated --n_samples 2 --data_seed 2 --model "${models[@]}"
+python evaluate_models.py "${here[@]}" "${length[@]}" --n_questions "$evaluated" --n_samples 2 --data_seed 2 --model "${models[@]}"
 python analyze_results.py "${here[@]}"
 cat "$root"/reports/{accuracy_overall,length_overall,accuracy_shortest,length_shortest,difference_overall}.md
 echo "The report: $root/reports/report.html"

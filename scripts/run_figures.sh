@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
 # Set up, then every figure of the README, in a quarter of an hour on two cores: bash scripts/run_figures.sh
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/set_up.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/set_up.sh" requirements-common.txt
 bash scripts/pipeline.sh full

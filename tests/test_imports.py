@@ -15,7 +15,7 @@ MODULES = {
 STAGES = sorted(ROOT.glob("*.py"))
 
 # The disk: paths, records, manifests, checkpoints, and what was published by others.
-DISK = {"store", "files", "journal", "manifest", "checkpoints", "upstream", "archive"}
+DISK = {"store", "files", "journal", "manifest", "checkpoints", "upstream", "archive", "card"}
 # What runs models, and so must work where nothing is stored.
 RUNS_MODELS = {"activations", "localize", "layout", "steering", "generation", "engines"}
 # Modules that only the stages may use.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from huggingface_hub import ModelCard, hf_hub_download, snapshot_download, try_to_load_from_cache
+from huggingface_hub import hf_hub_download, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
 from thinksteer.hub import reachable
@@ -209,12 +209,6 @@ def head_grid(place: Path) -> tuple[int, int]:
     """How many layers the checkpoint in a folder has, and how many attention heads each."""
     config = json.loads((place / "config.json").read_text(encoding="utf-8"))
     return config["num_hidden_layers"], config["num_attention_heads"]
-
-
-def licence(place: Path) -> str | None:
-    """The licence that a model's card states."""
-    card = place / "README.md"
-    return ModelCard.load(card).data.get("license") if card.is_file() else None
 
 
 def _own_file(location: str, name: str) -> Path | None:

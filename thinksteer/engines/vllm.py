@@ -10,7 +10,9 @@ import hashlib
 import itertools
 import json
 import os
+import subprocess
 import tempfile
+import uuid
 from collections.abc import Collection, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -72,7 +74,7 @@ class VLLMEngine:
                 "steering that depends on the token runs with --tensor_parallel_size alone; divide the questions with "
                 "--shard instead of --data_parallel_size and --pipeline_parallel_size"
             )
-        self._loop = asyncio.new_event_loop()
+        self._loop, self._heir = asyncio.new_event_loop(), _heir()
         try:
             with tempfile.TemporaryDirectory(prefix="thinksteer-") as scratch:
                 self._llm = self._wait(_start(_runnable(folder, Path(scratch)), loading))
@@ -102,6 +104,7 @@ class VLLMEngine:
             task.cancel()
         self._wait(_gather(tasks))
         self._loop.close()
+        self._heir.kill()
         del self._llm  # else it is shut down once more, with a traceback, when Python ends
 
     def generate(
@@ -263,6 +266,18 @@ class VLLMEngine:
 
     def _wait(self, work: Coroutine[Any, Any, Result]) -> Result:
         return self._loop.run_until_complete(work)
+
+
+def _heir() -> subprocess.Popen[bytes]:
+    """A process that outlives this one to end vLLM's, which go on, holding the GPU's memory, if this one is killed.
+
+    They are known by a variable in their environment. It waits for the end of its input, which comes with our death.
+    """
+    os.environ["THINKSTEER_RUN"] = mark = uuid.uuid4().hex
+    orphans = f"grep -lsz THINKSTEER_RUN={mark} /proc/[0-9]*/environ | cut -d/ -f3"
+    without = {name: value for name, value in os.environ.items() if name != "THINKSTEER_RUN"}
+    command = ["sh", "-c", f"read -r _; for orphan in $({orphans}); do kill -9 $orphan; done"]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, env=without)
 
 
 async def _start(folder: Path, loading: Loading) -> AsyncLLM:

@@ -1,0 +1,254 @@
+"""vLLM against transformers, token by token, on one engine that can do all; other modes in processes of their own."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save
+
+from thinksteer import models, store
+from thinksteer.data import Columns, load
+from thinksteer.engines import Loading, default_engine, engine_class
+from thinksteer.engines.hf import HFEngine
+from thinksteer.generation import requests
+from thinksteer.records import Condition, Edit, InputError, Request, Response, Sampling
+
+pytest.importorskip("vllm", reason="vLLM is not installed")
+
+ROOT = Path(__file__).parent.parent
+GREEDY = Sampling(max_tokens=120, temperature=0.0, top_p=1.0, top_k=0)
+SAMPLED = Sampling(max_tokens=60, temperature=1.0, top_p=0.95, top_k=0)
+PROMPTS = 40
+
+
+@pytest.fixture(scope="module")
+def ref() -> models.ModelRef:
+    return models.resolve("tiny-reasoner", Path("nowhere"))
+
+
+@pytest.fixture(scope="module")
+def hf(ref) -> HFEngine:
+    return HFEngine.load(ref, Loading())
+
+
+@pytest.fixture(scope="module")
+def vllm(ref) -> Iterator:
+    engine = engine_class("vllm").load(ref, Loading(steering="conditional", max_length=300))
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def asked(ref, hf) -> list[Request]:
+    problems = load("arithmetic", "test", PROMPTS, 7, None, Columns(None, None, None))
+    return requests(problems, ref.template, hf.tokenizer, "", 1, 0, set())
+
+
+@pytest.fixture(scope="module")
+def vectors() -> torch.Tensor:
+    """Random, of the norm that directions of thinking length have in this model."""
+    return torch.randn(6, 128, generator=torch.Generator().manual_seed(2))
+
+
+def answers(engine, asked, sampling, edits=()) -> dict[str, Response]:
+    return {response.id: response for response in engine.generate(asked, sampling, edits)}
+
+
+ALL = tuple(range(6))
+BREAKS, SOME = frozenset({205, 619}), frozenset(range(0, 620, 3))
+EDITS = {
+    "unsteered": [],
+    "weight 0": [("attn_out", ALL, 0.0)],
+    "attn": [("attn_out", ALL, 0.3)],
+    "attn back": [("attn_out", ALL, -0.2)],
+    "mlp": [("mlp_out", ALL, 2.0)],
+    "block, one layer": [("block_out", (3,), 12.0)],
+    "two at one place": [("mlp_out", ALL, 2.0), ("block_out", (2, 3), -6.0), ("attn_out", (5,), 1.0)],
+    "breaks": [("mlp_out", ALL, 12.0, Condition(BREAKS))],
+    "thinking": [("attn_out", ALL, 0.3, Condition(None, True))],
+    "some, thinking": [("mlp_out", ALL, 6.0, Condition(SOME, True))],
+    "several conditions": [("attn_out", ALL, 0.3, Condition(BREAKS, True)), ("mlp_out", (2,), 9.0, Condition(SOME))],
+    "everywhere and thinking": [("attn_out", ALL, 0.1), ("mlp_out", ALL, 2.0, Condition(None, True))],
+}
+
+
+def edits_of(name: str, vectors: torch.Tensor) -> list[Edit]:
+    return [Edit(site, vectors, layers, coef, *where) for site, layers, coef, *where in EDITS[name]]
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_responses_are_those_of_transformers(name, hf, vllm, asked, vectors):
+    """Everything: tokens, text, status, and the number of positions at which an edit acted."""
+    edits = edits_of(name, vectors)
+    found, expected, plain = (
+        answers(vllm, asked, GREEDY, edits),
+        answers(hf, asked, GREEDY, edits),
+        answers(hf, asked, GREEDY),
+    )
+    assert found == expected
+    if name not in ("unsteered", "weight 0"):
+        changed = sum(found[id].token_ids != plain[id].token_ids for id in found)
+        assert changed > PROMPTS / 10, "the test must see steering that matters"
+
+
+def test_forced_answers_are_those_of_transformers(ref, hf, vllm, asked, vectors):
+    short = replace(GREEDY, max_tokens=25, forced_answer=ref.template.forced_answer, forced_tokens=12)
+    for name in ("unsteered", "attn", "some, thinking"):
+        found, expected = (answers(engine, asked, short, edits_of(name, vectors)) for engine in (vllm, hf))
+        assert found == expected
+    assert sum(response.forced_at is not None for response in found.values()) > PROMPTS / 2
+
+
+def test_what_was_cached_under_one_steering_serves_no_other(hf, vllm, asked, vectors):
+    """Prompts of several blocks of the prefix cache, all alike but for the end."""
+    begin = tuple(token for request in asked[:6] for token in request.prompt_ids)
+    long = [replace(request, prompt_ids=begin + request.prompt_ids) for request in asked[:12]]
+    few = replace(GREEDY, max_tokens=20)
+    for name in ("unsteered", "attn", "thinking", "unsteered", "attn back", "attn"):
+        edits = edits_of(name, vectors)
+        assert answers(vllm, long, few, edits) == answers(hf, long, few, edits)
+
+
+def test_a_record_is_sampled_alike_in_any_company(vllm, asked):
+    samples = [
+        replace(request, sample=k, id=f"{request.id}.{k}", seed=request.seed + 7 * k)
+        for request in asked[:8]
+        for k in range(3)
+    ]
+    together = answers(vllm, samples, SAMPLED)
+    assert len({response.token_ids for response in together.values()}) > len(samples) / 2
+    assert answers(vllm, samples[::-5], SAMPLED) == {request.id: together[request.id] for request in samples[::-5]}
+
+
+def test_an_iterator_may_be_closed_early_and_the_engine_goes_on(hf, vllm, asked):
+    responses = vllm.generate(asked, GREEDY)
+    next(responses)
+    responses.close()
+    assert answers(vllm, asked[:5], GREEDY) == answers(hf, asked[:5], GREEDY)
+
+
+def test_steering_that_does_nothing_is_refused(vllm, asked, vectors, monkeypatch):
+    steer = vllm._steer
+    monkeypatch.setattr(vllm, "_tried", set())
+    monkeypatch.setattr(vllm, "_steer", lambda vectors: steer({}))
+    with pytest.raises(InputError, match="does not reach"):
+        answers(vllm, asked, GREEDY, edits_of("attn", vectors))
+
+
+def test_steering_that_reaches_prompts_alone_is_refused(vllm, asked, vectors, monkeypatch):
+    """As if what decodes ran on graphs captured before."""
+    sample = vllm._sample
+
+    async def only_prompts(ids, params, name):
+        whole = await sample(ids, params, name)
+        plainly, vllm._salt = params.clone(), "plain"
+        await vllm._llm.collective_rpc("steer", args=(save({}), [], [[3], [4], False]))
+        unsteered = await sample(ids, plainly, name + " again")
+        whole.logprobs[1:] = unsteered.logprobs[1:]
+        return whole
+
+    monkeypatch.setattr(vllm, "_tried", set())
+    monkeypatch.setattr(vllm, "_sample", only_prompts)
+    with pytest.raises(InputError, match="does not reach"):
+        answers(vllm, asked, GREEDY, edits_of("attn", vectors))
+
+
+def test_bad_input_is_named(vllm, asked, vectors):
+    with pytest.raises(InputError, match="lower --max_length"):
+        next(vllm.generate(asked, replace(GREEDY, max_tokens=10_000)))
+    with pytest.raises(InputError, match="empty prompt"):
+        next(vllm.generate([replace(asked[0], prompt_ids=())], GREEDY))
+    with pytest.raises(InputError, match="another model"):
+        next(vllm.generate(asked, GREEDY, [Edit("attn_out", vectors[:3], (0,), 1.0)]))
+    with pytest.raises(InputError, match="top_p"):
+        next(vllm.generate(asked, replace(GREEDY, top_p=0.0)))
+
+
+def test_which_engine_is_the_default(ref, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert default_engine(ref) == "hf"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert default_engine(ref) == "vllm"
+    monkeypatch.setattr("thinksteer.engines.vllm.ModelRegistry.get_supported_archs", lambda: ["LlamaForCausalLM"])
+    assert default_engine(ref) == "hf"
+
+
+def stage(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
+
+
+def test_one_compiled_engine_serves_a_whole_sweep_and_gives_the_tokens_of_transformers(tmp_path, vectors):
+    """17 weights x 2 sites through the stage, biases under torch.compile."""
+    weights = [round(0.1 * step, 1) for step in range(-8, 9)]
+    told: dict[str, str] = {}
+    for engine in ("hf", "vllm"):
+        for control in ("thinking_length_attn", "thinking_length_mlp"):
+            file = store.direction_path(tmp_path / engine, "tiny-reasoner", control)
+            store.write_safetensors(file, {"direction": 4 * vectors}, {"method": control})
+        flags = ("--control", "thinking_length_attn", "thinking_length_mlp", "--direction_weight", *weights)
+        asked = ("--n_questions", 12, "--max_length", 150, "--temperature", 0, "--data_seed", 5)
+        done = stage("steer_eval.py", "--artifacts", tmp_path / engine, "--engine", engine, *flags, *asked)
+        assert done.returncode == 0, done.stderr
+        told[engine] = done.stderr
+    assert told["vllm"].count("checkpoint shards: 100%") == 1, "the model is loaded once"
+    files = sorted(path.relative_to(tmp_path / "hf") for path in (tmp_path / "hf" / "steering").rglob("*.jsonl"))
+    assert len(files) == 34
+    answers = {}
+    for file in files:
+        ours, theirs = (store.read_records(tmp_path / engine / file) for engine in ("hf", "vllm"))
+        assert sorted(ours, key=lambda one: one.id) == sorted(theirs, key=lambda one: one.id), file
+        answers[file] = tuple(one.token_ids for one in sorted(ours, key=lambda one: one.id))
+    assert len(set(answers.values())) > 20, "the test must see steering that matters"
+    manifest = store.read_json(store.manifest_path(tmp_path / "vllm" / files[0]))
+    assert manifest["settings"]["engine"] == "vllm" and manifest["device"] == "cpu"
+
+
+def test_a_killed_stage_leaves_no_process_and_loses_nothing(tmp_path):
+    flags = ("--artifacts", tmp_path, "--model", "tiny-reasoner", "--engine", "vllm", "--max_num_seqs", 8)
+    flags = ("evaluate_models.py", *flags, "--n_questions", 60, "--n_samples", 4, "--max_length", 200)
+    file = store.evaluation_path(tmp_path, "tiny-reasoner", "arithmetic", "")
+    command = [sys.executable, *map(str, flags)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not file.exists() or file.read_bytes().count(b"\n") < 20:
+        assert process.poll() is None
+        time.sleep(0.05)
+    children = descendants(process.pid)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = file.read_bytes().rpartition(b"\n")[0]
+    assert 0 < kept.count(b"\n") < 239
+    deadline = time.monotonic() + 30
+    while alive := [pid for pid in children if is_running(pid)]:
+        assert time.monotonic() < deadline, f"processes {alive} go on"
+        time.sleep(0.2)
+    assert len(children) >= 2
+
+    done = stage(*flags)
+    assert done.returncode == 0, done.stderr
+    assert file.read_bytes().startswith(kept)
+    assert len(store.read_records(file)) == 240
+    assert store.is_complete(file)
+
+
+def descendants(parent: int) -> list[int]:
+    found = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout.split()
+    pairs = list(zip(map(int, found[::2]), map(int, found[1::2]), strict=True))
+    family = [parent]
+    for member in family:
+        family += [pid for pid, above in pairs if above == member]
+    names = {pid: Path(f"/proc/{pid}/comm").read_text().strip() for pid in family[1:] if Path(f"/proc/{pid}").exists()}
+    return [pid for pid, name in names.items() if name.startswith(("VLLM", "python"))]
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
