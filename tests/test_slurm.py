@@ -72,7 +72,7 @@ def until(condition: Callable[[], object], seconds: float = 120) -> None:
 @pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not installed")
 def test_shellcheck_has_nothing_to_say():
     scripts = [*ROOT.glob("scripts/**/*.sh"), *ROOT.glob("tests/*.sh"), ROOT / ".ci" / "run"]
-    names = sorted(str(path.relative_to(ROOT)) for path in scripts if path.name not in ("pipeline.sh", "set_up.sh"))
+    names = sorted(str(path.relative_to(ROOT)) for path in scripts if path.name != "set_up.sh")
     command = ["shellcheck", "--external-sources", "--source-path=SCRIPTDIR:.", *names]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stdout
@@ -213,6 +213,7 @@ class Lab:
 
     def __init__(self, folder: Path) -> None:
         self.logs = folder / "logs"
+        self.logs.mkdir()
         self.environment = {"SLURM_CONF": str(folder / "slurm.conf"), "SITE_LOGS": str(self.logs)}
 
     def call(self, *command: object) -> str:
@@ -287,6 +288,11 @@ def lines(path: Path) -> int:
     return len(path.read_bytes().splitlines()) if path.exists() else 0
 
 
+def restarts(lab: Lab, job: str) -> list[str]:
+    """What each run of a job says at its start, in the one log of all of them."""
+    return re.findall(r" job \S+ on n\d, restart (\d)", lab.log(job))
+
+
 def records(path: Path) -> dict[tuple[str, int], Record]:
     """By (id, sample); reading already refuses records that are there twice, and a missing shard."""
     return {(record.id, record.sample): record for record in store.read_records(path)}
@@ -305,7 +311,7 @@ def test_the_chain_of_jobs_makes_what_the_plain_commands_make_though_a_task_is_r
 
     lab.wait()
     assert {state for _, state in lab.jobs().values()} == {"COMPLETED"}
-    assert "restart 1" in lab.log(task)
+    assert restarts(lab, task) == ["0", "1"]
     root = plain()
     paths = [store.responses_path(Path(), MODEL, "arithmetic")]
     paths += [store.steering_path(Path(), MODEL, "arithmetic", "thinking_length_attn", w, None) for w in (-0.4, 0, 0.4)]
@@ -332,7 +338,7 @@ def test_a_job_that_gets_usr1_goes_on_by_itself_and_a_cancelled_one_when_submitt
     assert 20 <= stopped < 100
 
     until(lambda: lines(part) >= stopped + 20)
-    assert "restart 1" in lab.log(task)
+    assert restarts(lab, task) == ["0", "1"]
     lab.call("scancel", task)
     lab.wait()
     assert lab.jobs()[task][1] == "CANCELLED"
@@ -340,7 +346,7 @@ def test_a_job_that_gets_usr1_goes_on_by_itself_and_a_cancelled_one_when_submitt
 
     task = f"{lab.call(*command)}_1"
     lab.wait()
-    assert lab.jobs()[task][1] == "COMPLETED" and "restart 0" in lab.log(task)
+    assert lab.jobs()[task][1] == "COMPLETED" and restarts(lab, task) == ["0"]
     together = records(store.responses_path(plain(), MODEL, "arithmetic"))
     alone = {(record.id, record.sample): record for record in store.read_records(part)}
     assert alone == {key: together[key] for key in list(together) if key in alone} and len(alone) == 150
@@ -365,3 +371,21 @@ def test_a_failing_stage_is_not_requeued_and_takes_what_waits_for_it_along(lab, 
     words = lab.call("bash", "-c", f"printf '%s\\0' {command}").split("\0")
     assert words[words.index("--instruction") + 1] == TEXT
     assert re.search("Restarts=0 .* ExitCode=2:0", lab.call("scontrol", "show", "job", "--oneliner", job))
+
+
+@needs_slurm
+@pytest.mark.skipif(not shutil.which("ray"), reason="Ray is not installed: pip install ray")
+def test_a_job_of_two_nodes_has_one_ray_over_both(lab, tmp_path):
+    (tmp_path / "scripts").symlink_to(ROOT / "scripts")
+    (tmp_path / "stage.py").write_text(
+        "import time, ray\nray.init()\n"
+        "@ray.remote(num_cpus=1)\ndef where():\n    time.sleep(3)\n    return ray.get_runtime_context().get_node_id()\n"
+        "print('ran on', len(set(ray.get([where.remote() for _ in 'ab']))))\n"
+    )
+    (tmp_path / "job.sh").write_text("#!/usr/bin/env bash\nsource scripts/slurm/stage.sh stage.py\n")
+    size = ("--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=1")
+    job = lab.call(
+        "sbatch", "--parsable", *size, f"--chdir={tmp_path}", f"--output={lab.logs}/%x-%j.out", tmp_path / "job.sh"
+    )
+    lab.wait()
+    assert lab.jobs()[job][1] == "COMPLETED" and "ran on 2" in lab.log(job)
