@@ -20,7 +20,7 @@ from thinksteer.records import Condition, Edit, InputError
 from thinksteer.steering import applied
 
 ROOT = Path(__file__).parent.parent
-ABOUT = {"base_model": "base", "source": "base", "steering": []}
+ABOUT = {"base_model": "base", "source": "base", "dataset": None, "steering": []}
 ALL = (0, 1, 2)
 LLAMA3 = {
     "rope_type": "llama3",
