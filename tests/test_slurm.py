@@ -42,7 +42,7 @@ SCRIPTS = {
     "evaluation": "evaluate_models.py",
     "report": "analyze_results.py",
 }
-RESPONSES = "--n_questions 300 --max_length 320 --max_num_seqs 16"
+RESPONSES = "--n_questions 300 --max_length 320 --max_num_seqs 8"
 FLAGS = {
     "responses": RESPONSES,
     "directions": "--long_above 75 --short_below 45",
@@ -299,19 +299,28 @@ def records(path: Path) -> dict[tuple[str, int], Record]:
 
 
 @needs_slurm
-def test_the_chain_of_jobs_makes_what_the_plain_commands_make_though_a_task_is_requeued(plain, lab, tmp_path):
+def test_the_chain_of_jobs_makes_what_the_plain_commands_make_though_tasks_are_requeued(plain, lab, tmp_path):
     done = submit("--artifacts", tmp_path, "--n_shards", 2, *sections(FLAGS), **lab.environment)
     assert done.returncode == 0, done.stderr
-    part = store.responses_path(tmp_path, MODEL, "arithmetic", (1, 2))
-    until(lambda: lines(part) >= 20)
-    [task] = [job for job, (stage, _) in lab.jobs().items() if stage == "responses" and job.endswith("_1")]
-    lab.call("scontrol", "requeue", task)
-    until(lambda: lab.jobs()[task][1] == "PENDING")
-    assert 20 <= lines(part) < 150
+    array = next(job for job, (stage, _) in lab.jobs().items() if stage == "responses").partition("_")[0]
+    tasks = [f"{array}_{index}" for index in range(2)]
+    parts = [store.responses_path(tmp_path, MODEL, "arithmetic", (index, 2)) for index in range(2)]
+    until(lambda: all(lines(part) >= 20 for part in parts))
+    lab.call("scancel", "--batch", "--signal=USR1", tasks[0])
+    lab.call("scontrol", "requeue", tasks[1])
+    stopped: dict[str, int] = {}  # task -> its records when it starts again
+
+    def gone_on() -> bool:
+        for task, part in zip(tasks, parts, strict=True):
+            if restarts(lab, task) == ["0", "1"]:
+                stopped.setdefault(task, lines(part))
+        return len(stopped) == 2
+
+    until(gone_on)
+    assert all(20 <= count < 150 for count in stopped.values())
 
     lab.wait()
     assert {state for _, state in lab.jobs().values()} == {"COMPLETED"}
-    assert restarts(lab, task) == ["0", "1"]
     root = plain()
     paths = [store.responses_path(Path(), MODEL, "arithmetic")]
     paths += [store.steering_path(Path(), MODEL, "arithmetic", "thinking_length_attn", w, None) for w in (-0.4, 0, 0.4)]

@@ -11,6 +11,7 @@ job=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TAS
 echo "$(date '+%F %T') job $job on $SLURM_JOB_NODELIST, restart ${SLURM_RESTART_COUNT:-0}: ${*@Q}"
 
 run() {
+    set +u # scripts of modules and conda use unset variables
     eval "$SITE_SETUP"
     [ "$SLURM_JOB_NUM_NODES" = 1 ] || source scripts/slurm/ray_cluster.sh
     exec python -u "$@"
