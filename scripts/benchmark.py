@@ -9,7 +9,7 @@ Writes  benchmark.json and benchmark.png in --output; prints the tables
 Greedy by default, so that all ways generate the same tokens: what steers is far too small to change them, at full cost.
 No answers are forced. Every way runs once unmeasured, then --repeats times in turn with the other ways of its engine,
 each time from an empty prefix cache. One engine is open at a time; without --engine both are measured. The first start
-of vLLM includes its import. On a CPU, transformers takes OMP_NUM_THREADS cores: too many make a small model slower.
+of vLLM includes its import. On a CPU, transformers takes OMP_NUM_THREADS cores: more than are idle make it far slower.
 """
 
 import argparse
