@@ -89,10 +89,20 @@ def chosen_layers(asked: list[str] | None, num_layers: int) -> list[int | None]:
 
 
 def summarise(args: argparse.Namespace, model: str, name: str) -> None:
-    """summary.json and the figures, from all finished settings that are there, also those of earlier calls."""
+    """summary.json and the figures, from all finished settings that are there, also those of earlier calls.
+
+    Another shard may finish, sum up more and write that before this one has written, so look again after writing.
+    """
     path = store.steering_summary_path(args.artifacts, model, args.dataset, name)
+    summed = None
+    while (finished := store.finished_records(path.parent)) != summed:
+        write_summary(path, finished, {"model": model, "dataset": args.dataset, "control": name})
+        summed = finished
+
+
+def write_summary(path: Path, finished: list[Path], about: dict[str, Any]) -> None:
     runs = {}
-    for file in store.finished_records(path.parent):
+    for file in finished:
         settings = store.run_settings(file)
         runs[settings["layer"], settings["weight"]] = store.read_records(file), settings["max_length"]
     if not runs:
@@ -103,13 +113,13 @@ def summarise(args: argparse.Namespace, model: str, name: str) -> None:
     for (layer, weight), (records, max_length) in sorted(runs.items(), key=lambda run: (run[0][0] is not None, run[0])):
         compared = unsteered is not None and records is not unsteered[0]
         change = analysis.paired_difference(unsteered[0], records) if compared else None
-        about = {
+        setting = {
             "weight": weight,
             "layer": layer,
             "accuracy_change": change and [change.value, change.low, change.high],
         }
-        points.append(about | analysis.metrics(records, max_length))
-    store.write_json(path, {"model": model, "dataset": args.dataset, "control": name, "points": points})
+        points.append(setting | analysis.metrics(records, max_length))
+    store.write_json(path, about | {"points": points})
     draw(path, points, {weight: records for (layer, weight), (records, _) in runs.items() if layer is None})
     for point in points:
         where = "all layers" if point["layer"] is None else f"layer {point['layer']}"

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the other scripts: a virtual environment in .venv with what the requirements files named as arguments ask for.
 # They are installed again when they changed; THINKSTEER_VENV puts the environment elsewhere.
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

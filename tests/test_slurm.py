@@ -45,7 +45,7 @@ SCRIPTS = {
 RESPONSES = "--n_questions 300 --max_length 320 --max_num_seqs 8"
 FLAGS = {
     "responses": RESPONSES,
-    "directions": "--long_above 75 --short_below 45",
+    "directions": "--quantile 0.2 --match prompt_tokens",
     "steering": "--n_questions 40 --max_length 320 --direction_weight -0.4 0 0.4",
     "edit": "--n_heads 2 --intervention_weight 3",
     "evaluation": "--n_questions 60 --n_samples 2 --max_length 320 --data_seed 2",
@@ -72,7 +72,7 @@ def until(condition: Callable[[], object], seconds: float = 120) -> None:
 @pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not installed")
 def test_shellcheck_has_nothing_to_say():
     scripts = [*ROOT.glob("scripts/**/*.sh"), *ROOT.glob("tests/*.sh"), ROOT / ".ci" / "run"]
-    names = sorted(str(path.relative_to(ROOT)) for path in scripts if path.name != "set_up.sh")
+    names = sorted(str(path.relative_to(ROOT)) for path in scripts)
     command = ["shellcheck", "--external-sources", "--source-path=SCRIPTDIR:.", *names]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stdout
@@ -328,6 +328,8 @@ def test_the_chain_of_jobs_makes_what_the_plain_commands_make_though_tasks_are_r
     assert [len(records(tmp_path / path)) for path in paths] == [300, 40, 40, 40, 120, 120]
     for path in paths:
         assert records(tmp_path / path) == records(root / path), path
+    summary = store.steering_summary_path(Path(), MODEL, "arithmetic", "thinking_length_attn")
+    assert store.read_json(tmp_path / summary) == store.read_json(root / summary)
     tables = {path.name: path.read_text(encoding="utf-8") for path in store.reports_path(root).glob("*.md")}
     assert len(tables) > 5
     assert tables == {path.name: path.read_text(encoding="utf-8") for path in store.reports_path(tmp_path).glob("*.md")}

@@ -35,8 +35,10 @@ def load_problems(args: argparse.Namespace, dataset: str) -> list[Problem]:
 def load_passages(args: argparse.Namespace, ref: ModelRef, control: str, rule: Rule) -> list[Passage]:
     """The spans that a control's method reads in the responses of `--dataset`."""
     tokenizer = models.load_tokenizer(ref, args.trust_remote_code)
+    records = store.read_records(store.responses_path(args.artifacts, ref.key, args.dataset))
     return METHODS[control].passages(
-        store.read_records(store.responses_path(args.artifacts, ref.key, args.dataset)),
+        # The order in the files is the order of completion, which differs from run to run.
+        sorted(records, key=lambda record: (record.id, record.sample)),
         rule,
         partial(prompt_ids, ref.template, tokenizer),
         *delimiters(ref.template, tokenizer),
