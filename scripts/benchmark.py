@@ -13,7 +13,6 @@ of vLLM includes its import. On a CPU, transformers takes OMP_NUM_THREADS cores:
 """
 
 import argparse
-import asyncio
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,7 +24,6 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Any
-from unittest import mock
 
 import torch
 from matplotlib.figure import Figure
@@ -154,7 +152,7 @@ def vllm_ways(
             ENGINE: partial(answers, engine, asked, sampling),
             EVALUATION: lambda: evaluate(generator, Path(tempfile.mkdtemp(dir=scratch)), args.dataset, problems),
         }
-        speeds = timed(ways, args.repeats, start, partial(forget, engine))
+        speeds = timed(ways, args.repeats, start, engine.forget)
         device, eos_ids, (n_layers, size) = engine.device, engine.eos_ids, engine.shape
 
     begin = perf_counter()
@@ -181,7 +179,7 @@ def steered_ways(
 ) -> list[Speed]:
     with opened(args, ref, "vllm", steering) as (generator, engine, start):
         ways = {way: partial(answers, engine, asked, generator.sampling, edits) for way, edits in settings.items()}
-        return timed(ways, args.repeats, start, partial(forget, engine))
+        return timed(ways, args.repeats, start, engine.forget)
 
 
 @contextmanager
@@ -205,13 +203,9 @@ def raw(args: argparse.Namespace, ref: ModelRef) -> Iterator[Any]:
 
     from thinksteer.engines import vllm
 
-    def start(asked: Any) -> LLM:
-        settings = {one.name: getattr(asked, one.name) for one in fields(asked) if one.name != "enable_log_requests"}
-        return LLM(**settings)
-
     loading = Loading(**{one.name: getattr(args, one.name, one.default) for one in fields(Loading)})
-    with tempfile.TemporaryDirectory() as scratch, mock.patch.object(vllm.AsyncLLM, "from_engine_args", start):
-        llm = asyncio.run(vllm._start(vllm._runnable(models.folder(ref), Path(scratch)), loading))
+    with tempfile.TemporaryDirectory() as scratch:
+        llm = LLM(**vllm.settings(vllm.runnable(models.folder(ref), Path(scratch)), loading))
     try:
         yield llm
     finally:
@@ -252,10 +246,6 @@ def generate(llm: Any, asked: Sequence[Request], sampling: Sampling, eos_ids: It
     outputs = llm.generate([{"prompt_token_ids": list(request.prompt_ids)} for request in asked], params)
     pairs = zip(asked, outputs, strict=True)
     return (((request.id, request.sample), tuple(output.outputs[0].token_ids)) for request, output in pairs)
-
-
-def forget(engine: Any) -> bool:
-    return engine._wait(engine._llm.reset_prefix_cache())
 
 
 def timed(

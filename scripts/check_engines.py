@@ -3,9 +3,10 @@
     python -m scripts.check_engines
     python -m scripts.check_engines --model deepseek-qwen-1.5b --dataset gsm8k --max_length 512 --tensor_parallel_size 2
 
-Reads   directions/<model>/<control>.safetensors of thinking_length_attn and thinking_length_mlp, a dataset
-Prints  for each setting the prompts whose tokens differ; of each, where, and by how little transformers preferred its
-        own token. Exit status 1 if more than 0.5 % of a setting's prompts differ, or (float32) one by a gap of 1e-4
+Reads   directions/<model>/<control>.safetensors, a dataset
+Writes  nothing; prints for each setting how many prompts' tokens differ, and of each where, and by how little
+        transformers preferred its own token. Exit status 1 if more than 0.5 % of a setting's prompts differ, or
+        (float32) one by a gap of 1e-4
 
 The first table is steered by biases, compiled as vLLM does by default; the second by biases and by hooks, in eager
 mode: there also at tokens with a line break, and inside the thinking only.
@@ -16,6 +17,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -42,11 +44,11 @@ def parse_args() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     cli.add_model(parser)
     cli.add_loading(parser)
-    cli.add_engine(parser)
+    cli.add_parallel(parser)
     cli.add_data(parser)
     cli.add_controls(parser, default=["thinking_length_attn", "thinking_length_mlp"])
     parser.add_argument("--max_length", type=cli.positive_int, default=320, help="default: %(default)s")
-    cli.add_artifacts(parser)
+    parser.add_argument("--artifacts", type=Path, default=Path("artifacts"), help="default: %(default)s")
     parser.set_defaults(n_questions=200, shard=None)
     return parser.parse_args()
 

@@ -70,6 +70,10 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
     """The flags that choose what generates, and how it divides a model."""
     default = "vllm where it has a GPU and knows the model, else hf"
     parser.add_argument("--engine", choices=ENGINES, help=f"what generates (default: {default})")
+    add_parallel(parser)
+
+
+def add_parallel(parser: argparse.ArgumentParser) -> None:
     for kind, what in (
         ("tensor", "GPUs that each layer is divided among"),
         ("pipeline", "groups of GPUs that the layers are divided among"),

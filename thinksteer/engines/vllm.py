@@ -13,7 +13,7 @@ import os
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Collection, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -34,6 +34,7 @@ from vllm.inputs import TokensPrompt
 from vllm.outputs import CompletionOutput
 from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind
+from vllm.usage.usage_lib import UsageContext
 from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
 from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -77,7 +78,7 @@ class VLLMEngine:
         self._loop, self._heir = asyncio.new_event_loop(), _heir()
         try:
             with tempfile.TemporaryDirectory(prefix="thinksteer-") as scratch:
-                self._llm = self._wait(_start(_runnable(folder, Path(scratch)), loading))
+                self._llm = self._wait(_start(settings(runnable(folder, Path(scratch)), loading)))
         except (ValueError, RuntimeError) as error:
             raise InputError(f"vLLM cannot run {folder}: {error}; use --engine hf") from error
         config = self._llm.model_config
@@ -106,6 +107,10 @@ class VLLMEngine:
         self._loop.close()
         self._heir.kill()
         del self._llm  # else it is shut down once more, with a traceback, when Python ends
+
+    def forget(self) -> bool:
+        """Empties the prefix cache; whether that was possible."""
+        return self._wait(self._llm.reset_prefix_cache())
 
     def generate(
         self, requests: Iterable[Request], sampling: Sampling, edits: Sequence[Edit] = ()
@@ -280,43 +285,45 @@ def _heir() -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, env=without)
 
 
-async def _start(folder: Path, loading: Loading) -> AsyncLLM:
+async def _start(chosen: Mapping[str, Any]) -> AsyncLLM:
+    # As its offline class starts it: room for more prompt tokens in a step than a server's.
+    return AsyncLLM.from_engine_args(AsyncEngineArgs(**chosen), usage_context=UsageContext.LLM_CLASS)
+
+
+def settings(folder: Path, loading: Loading) -> dict[str, Any]:
+    """What vLLM is told about a checkpoint that it can run."""
     on_cpu, several_nodes = current_platform.is_cpu(), "RAY_ADDRESS" in os.environ
     own_length = getattr(AutoConfig.from_pretrained(folder), "max_position_embeddings", None)
     longest = loading.max_length + PROMPT_ROOM
-    settings: dict[str, Any] = {"kv_cache_memory_bytes": CPU_CACHE_BYTES} if on_cpu else {}
+    more: dict[str, Any] = {"kv_cache_memory_bytes": CPU_CACHE_BYTES} if on_cpu else {}
     if loading.steering != "none":
         # The key of vLLM's cache of compiled graphs: those without our biases would not steer.
-        settings |= {"worker_cls": WORKER, "additional_config": {"thinksteer": "biases"}}
+        more |= {"worker_cls": WORKER, "additional_config": {"thinksteer": "biases"}}
     if loading.steering == "conditional":
         # Hooks need eager mode, and the state they follow needs each token before the next step is planned.
         os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"
-        settings |= {"enforce_eager": True, "async_scheduling": False}
+        more |= {"enforce_eager": True, "async_scheduling": False}
     workers = loading.tensor_parallel_size * loading.pipeline_parallel_size * loading.data_parallel_size
     if on_cpu and workers > 1:
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", _divided_cores(workers))
     if several_nodes:
-        settings |= {"distributed_executor_backend": "ray", "data_parallel_backend": "ray"}
-    args = AsyncEngineArgs(
-        model=str(folder),
-        skip_tokenizer_init=True,
-        generation_config="vllm",
-        trust_remote_code=loading.trust_remote_code,
-        dtype="float32" if on_cpu and loading.dtype == "auto" else loading.dtype,
-        max_model_len=longest if own_length is None else min(longest, own_length),
-        max_num_seqs=loading.max_num_seqs,
-        gpu_memory_utilization=loading.gpu_memory_utilization,
-        tensor_parallel_size=loading.tensor_parallel_size,
-        pipeline_parallel_size=loading.pipeline_parallel_size,
-        data_parallel_size=loading.data_parallel_size,
-        enable_prefix_caching=True,
-        disable_log_stats=True,
-        **settings,
-    )
-    return AsyncLLM.from_engine_args(args)
+        more |= {"distributed_executor_backend": "ray", "data_parallel_backend": "ray"}
+    same = ("trust_remote_code", "max_num_seqs", "gpu_memory_utilization")
+    sizes = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
+    return {
+        "model": str(folder),
+        "skip_tokenizer_init": True,
+        "generation_config": "vllm",
+        "dtype": "float32" if on_cpu and loading.dtype == "auto" else loading.dtype,
+        "max_model_len": longest if own_length is None else min(longest, own_length),
+        "enable_prefix_caching": True,
+        "disable_log_stats": True,
+        **{name: getattr(loading, name) for name in same + sizes},
+        **more,
+    }
 
 
-def _runnable(folder: Path, scratch: Path) -> Path:
+def runnable(folder: Path, scratch: Path) -> Path:
     """The folder, or an equivalent checkpoint under `scratch` where vLLM's CPU kernels lack the model's head size."""
     config = AutoConfig.from_pretrained(folder)
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
