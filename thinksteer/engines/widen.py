@@ -41,8 +41,10 @@ def widen_heads(source: Path, target: Path, times: int) -> None:
         tensors |= load_file(file)
     for name, tensor in list(tensors.items()):
         part = name.split(".")[-2]
-        if part in ("q_proj", "k_proj", "v_proj"):
-            tensors[name] = spread(tensor) * (times**0.5 if part == "q_proj" else 1)
+        if part == "q_proj":  # in 16 bits the factor would be rounded away
+            tensors[name] = spread(tensor).to(torch.promote_types(tensor.dtype, torch.float32)) * times**0.5
+        elif part in ("k_proj", "v_proj"):
+            tensors[name] = spread(tensor)
         elif name.endswith("o_proj.weight"):
             tensors[name] = spread(tensor.T).T.contiguous()
     biased = "model.layers.0.self_attn.q_proj.bias" in tensors
