@@ -100,14 +100,18 @@ class SteerableWorker(Worker):
 
     def _set_masks(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         """Before every pass: where each condition holds among the pass's tokens, those of all requests in a row."""
-        runner, rows = self.model_runner, np.zeros((len(self._conditions), len(kwargs["input_ids"])), dtype=bool)
-        batch, bounds = runner.input_batch, runner.query_start_loc.np
+        runner, rows = self.model_runner, [[] for _ in self._conditions]
+        batch = runner.input_batch
+        begins = batch.num_computed_tokens_cpu[: batch.num_reqs].tolist()
+        counts = np.diff(runner.query_start_loc.np[: batch.num_reqs + 1]).tolist()
         for index, request in enumerate(batch.req_ids):
             number, prompt_length = runner.requests[request].sampling_params.extra_args[EXTRA]
             if number not in self._gates:
                 self._gates[number] = Gate(self._conditions, Follower(prompt_length, *self._delimiters))
-            begin, first, last = int(batch.num_computed_tokens_cpu[index]), bounds[index], bounds[index + 1]
-            held = self._gates[number].mask(batch.token_ids_cpu[index], begin, begin + int(last - first))
-            rows[:, first:last] = held
+            end = begins[index] + counts[index]
+            held = self._gates[number].mask(batch.token_ids_cpu[index], begins[index], end)
+            for row, part in zip(rows, held, strict=True):
+                row += part
         for where, row in zip(self._conditions, rows, strict=True):
-            self._masks[where] = torch.from_numpy(row).to(self.device)
+            padding = [False] * (len(kwargs["input_ids"]) - len(row))
+            self._masks[where] = torch.tensor(row + padding, device=self.device)
