@@ -17,7 +17,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -203,7 +203,7 @@ def raw(args: argparse.Namespace, ref: ModelRef) -> Iterator[Any]:
 
     from thinksteer.engines import vllm
 
-    loading = Loading(**{one.name: getattr(args, one.name, one.default) for one in fields(Loading)})
+    loading = Loading.of(args)
     with tempfile.TemporaryDirectory() as scratch:
         llm = LLM(**vllm.settings(vllm.runnable(models.folder(ref), Path(scratch)), loading))
     try:

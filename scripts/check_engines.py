@@ -16,7 +16,7 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -56,7 +56,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     ref = models.resolve(args.model, args.artifacts, args.template)
-    loading = Loading(**{field.name: getattr(args, field.name, field.default) for field in fields(Loading)})
+    loading = Loading.of(args)
     plain = replace(loading, tensor_parallel_size=1, pipeline_parallel_size=1, data_parallel_size=1)
     hf = HFEngine.load(ref, plain)
     asked = requests(load_problems(args, args.dataset), ref.template, hf.tokenizer, "", 1, 0, set())
@@ -65,6 +65,8 @@ def main() -> None:
     breaks = frozenset(i for text, i in hf.tokenizer.get_vocab().items() if "\n" in hf.tokenizer.decode([i]))
     own = conditional(settings, breaks)
     answers = {name: answer(hf, asked, sampling, edits) for name, edits in (settings | own).items()}
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()  # vLLM counts what is free
     fine = True
     for steering, tried in (("everywhere", settings), ("conditional", settings | own)):
         with opened(ref, replace(loading, steering=steering)) as engine:

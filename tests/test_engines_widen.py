@@ -25,12 +25,14 @@ def test_logits_and_tokens_stay_the_same(variant, times, tmp_path):
     assert model.model.layers[0].self_attn.o_proj.in_features == times * narrow
 
 
-@pytest.mark.parametrize("variant", ["qwen3", "qwen2 with windows"])
-def test_what_would_compute_something_else_is_refused(variant, tmp_path):
-    base = save(tmp_path / "base", variant.split()[0])
-    if variant.endswith("windows"):
-        config = json.loads((base / "config.json").read_text(encoding="utf-8"))
-        (base / "config.json").write_text(json.dumps(config | {"use_sliding_window": True}), encoding="utf-8")
+WINDOW = {"use_sliding_window": True, "sliding_window": 8}
+
+
+@pytest.mark.parametrize("variant, more", [("qwen3", {}), ("qwen2", WINDOW), ("mistral", {"sliding_window": 8})])
+def test_what_would_compute_something_else_is_refused(variant, more, tmp_path):
+    base = save(tmp_path / "base", variant)
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    (base / "config.json").write_text(json.dumps(config | more), encoding="utf-8")
     with pytest.raises(InputError, match="--engine hf"):
         widen_heads(base, tmp_path / "wide", 2)
     assert not (tmp_path / "wide").exists()

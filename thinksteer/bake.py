@@ -66,8 +66,6 @@ def bake(config: Mapping[str, Any], stored: Mapping[str, Tensor], edits: Sequenc
 
 def _architecture(config: Mapping[str, Any], steered: set[Site]) -> dict[str, Any]:
     """The config.json of the same model in an architecture that has the biases."""
-    from transformers import AutoConfig, LlamaConfig
-
     family = config.get("model_type")
     if family == "qwen3" and "mlp_out" not in steered:
         # vLLM's own Qwen3 drops a bias of o_proj without a word (0.32); under this name it runs that of transformers.
@@ -77,9 +75,18 @@ def _architecture(config: Mapping[str, Any], steered: set[Site]) -> dict[str, An
     if family not in LLAMA_LIKE:
         known = ", ".join((*LLAMA_LIKE, "qwen3"))
         raise InputError(f"a model of type {family} cannot be baked, only {known}: steer at run time (steer_eval.py)")
+    return llama_config(config, "steer at run time (steer_eval.py)")
+
+
+def llama_config(config: Mapping[str, Any], cure: str) -> dict[str, Any]:
+    """The config.json of the same model as a Llama. InputError, which ends in the cure, where it is none."""
+    from transformers import AutoConfig, LlamaConfig
+
+    if config.get("model_type") not in LLAMA_LIKE:
+        raise InputError(f"a model of type {config.get('model_type')} is no Llama with biases: {cure}")
     base = AutoConfig.for_model(**deepcopy(config))  # which writes into the dicts it is given
     if getattr(base, "sliding_window", None) is not None:
-        raise InputError("sliding-window attention cannot be baked: steer at run time (steer_eval.py)")
+        raise InputError(f"sliding-window attention has no form as a Llama: {cure}")
     # What the file leaves out is the family's default (of the rotary embedding too), not Llama's.
     own = {name: value for name, value in base.to_dict().items() if name in LlamaConfig.__annotations__}
     said = {name: value for name, value in config.items() if name not in WINDOWS}

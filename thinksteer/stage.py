@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -73,8 +72,7 @@ class Generator:
     @property
     def engine(self) -> Engine:
         if self._engine is None:
-            flags = {field.name: getattr(self.args, field.name, field.default) for field in fields(Loading)}
-            loading = Loading(**flags | {"steering": self.steering})
+            loading = Loading.of(self.args, self.steering)
             self._engine = engine_class(self.engine_name).load(self.ref, loading)
         return self._engine
 

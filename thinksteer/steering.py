@@ -63,6 +63,8 @@ class Gate:
         Positions may be asked for again (a cache was dropped) or skipped (another sequence's cache served them): each
         counts once.
         """
+        if not self.conditions:
+            return []
         inside, first = self.follower.inside(ids, end), min(begin, self._counted)
         rows = [
             [

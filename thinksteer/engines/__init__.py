@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal, Protocol, Self
@@ -37,6 +38,12 @@ class Loading:
     max_num_seqs: int = 256
     max_length: int = 8192
     steering: Steering = "none"
+
+    @classmethod
+    def of(cls, flags: Namespace, steering: Steering = "none") -> Self:
+        """What a script's flags say; those it does not have are as here."""
+        said = {field.name: getattr(flags, field.name, field.default) for field in fields(cls)}
+        return cls(**said | {"steering": steering})
 
 
 class Engine(Protocol):

@@ -18,7 +18,7 @@ from thinksteer import models
 from thinksteer.engines import Loading
 from thinksteer.engines.batch import Batch, Row
 from thinksteer.engines.cache import LayerShape, SlotCache, layer_shapes, slot_attention
-from thinksteer.engines.outcome import Outcome
+from thinksteer.engines.outcome import Outcome, eos_ids
 from thinksteer.engines.sampling import check
 from thinksteer.models import ModelRef
 from thinksteer.records import EVERYWHERE, Condition, Edit, InputError, Request, Response, Sampling
@@ -46,7 +46,7 @@ class HFEngine:
         self.cache_bytes = _cache_bytes(model) if cache_gib is None else int(cache_gib * 2**30)
         self.max_batch, self.first_columns = max_batch, first_columns
         self.open_ids, self.close_ids = delimiters(template, tokenizer)
-        self.eos_ids = _eos_ids(model, tokenizer)
+        self.eos_ids = eos_ids(model.generation_config.eos_token_id, tokenizer)
         self.device = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else "cpu"
 
     @classmethod
@@ -180,10 +180,3 @@ def _cache_bytes(model: PreTrainedModel) -> int:
     if model.device.type == "cuda":
         return int(torch.cuda.mem_get_info(model.device)[0] * CUDA_CACHE_SHARE)
     return int(CPU_CACHE_GIB * 2**30)
-
-
-def _eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """The tokens that end a response: the generation config's and the tokenizer's, as in vLLM."""
-    stated = model.generation_config.eos_token_id
-    own = [stated] if isinstance(stated, int) else stated or []
-    return frozenset([*own, *([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])])

@@ -8,6 +8,12 @@ from thinksteer.records import InputError, Request, Response, Sampling
 from thinksteer.thinking import Template, Thinking, delimiters, read
 
 
+def eos_ids(stated: int | Sequence[int] | None, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """The tokens that end a response: those that the model's generation config states, and the tokenizer's."""
+    own = [stated] if isinstance(stated, int) else stated or []
+    return frozenset([*own, *([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])])
+
+
 class Outcome:
     """Says, for one call of `generate`, which tokens force an answer and what response tokens make.
 

@@ -40,7 +40,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 
 from thinksteer import models
 from thinksteer.engines import Loading
-from thinksteer.engines.outcome import Outcome
+from thinksteer.engines.outcome import Outcome, eos_ids
 from thinksteer.engines.sampling import check
 from thinksteer.engines.widen import widen_heads
 from thinksteer.models import ModelRef
@@ -84,7 +84,7 @@ class VLLMEngine:
         config = self._llm.model_config
         self.longest = config.max_model_len
         self.shape = config.get_total_num_hidden_layers(), config.get_hidden_size()
-        self.eos_ids = _eos_ids(folder, config.hf_text_config.eos_token_id, tokenizer)
+        self.eos_ids = eos_ids(_stated_eos(folder, config.hf_text_config.eos_token_id), tokenizer)
         self._vectors: Vectors = {}
         self._salt: str | None = None  # a cached prefix serves only requests that are steered alike
         self._tried: set[tuple[Site, bool]] = set()
@@ -360,9 +360,7 @@ def _distance(one: Distribution, other: Distribution) -> float:
     return max(abs(one.get(token, min(one.values())) - other.get(token, min(other.values()))) for token in likeliest)
 
 
-def _eos_ids(folder: Path, configured: int | list[int] | None, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """The tokens that end a response: the generation config's and the tokenizer's, as in the other engine."""
+def _stated_eos(folder: Path, configured: int | list[int] | None) -> int | list[int] | None:
+    """What generation_config.json says ends a response, or where there is none, config.json."""
     file = folder / "generation_config.json"
-    stated = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id") if file.is_file() else configured
-    own = [stated] if isinstance(stated, int) else stated or []
-    return frozenset([*own, *([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])])
+    return json.loads(file.read_text(encoding="utf-8")).get("eos_token_id") if file.is_file() else configured

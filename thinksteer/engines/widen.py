@@ -8,9 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from thinksteer.records import InputError
-
-ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM")
+from thinksteer.bake import llama_config
 
 
 def widen_heads(source: Path, target: Path, times: int) -> None:
@@ -19,13 +17,11 @@ def widen_heads(source: Path, target: Path, times: int) -> None:
     Coordinate i of either half of a head, which rotary embedding turns by theta^(-2i / head_dim), becomes coordinate
     `times * i` of the same half, which it turns by the same angle; all others are zero. Queries grow by sqrt(times), as
     scores are divided by sqrt(head_dim). As a Llama, whose config, unlike Qwen2's in vLLM, may state a head_dim.
-    InputError for other architectures.
+    InputError for models that are no Llama with biases.
     """
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    heads, (architecture, *_) = config["num_attention_heads"], config["architectures"]
-    size = config.get("head_dim") or config["hidden_size"] // heads
-    if architecture not in ARCHITECTURES or config.get("use_sliding_window"):
-        raise InputError(f"{source}: vLLM's CPU attention has no heads of {size} for {architecture}; use --engine hf")
+    size = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    config = llama_config(config, f"vLLM's CPU attention has no heads of {size}; use --engine hf")
     places = torch.arange(size).reshape(2, -1)
     places = (places % (size // 2) * times + torch.tensor([[0], [size * times // 2]])).flatten()
 
@@ -53,8 +49,7 @@ def widen_heads(source: Path, target: Path, times: int) -> None:
         tensors.setdefault(f"model.layers.{layer}.self_attn.o_proj.bias", torch.zeros(config["hidden_size"]))
     target.mkdir(parents=True, exist_ok=True)
     save_file(tensors, target / "model.safetensors", {"format": "pt"})
-    config |= {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "head_dim": size * times}
-    config |= {"attention_bias": biased}
+    config |= {"head_dim": size * times, "attention_bias": biased}
     (target / "config.json").write_text(json.dumps(config), encoding="utf-8")
     if (source / "generation_config.json").is_file():
         shutil.copy(source / "generation_config.json", target)
