@@ -216,13 +216,13 @@ class VLLMEngine:
         listed = [[None if where.tokens is None else sorted(where.tokens), where.in_thinking] for where in wheres]
         marks = [*map(list, delimiters(self.template, self.tokenizer)), self.template.opened_in_prompt]
         placed = self._wait(self._llm.collective_rpc("steer", args=(payload, listed, marks)))
+        self._vectors = vectors
+        self._salt = hashlib.sha256(payload + json.dumps(listed).encode()).hexdigest() if vectors else None
         homeless = tensors.keys() - {name for names in placed for name in names}
         if homeless:
             raise InputError(
                 f"in this model vLLM has no place to steer at {', '.join(sorted(homeless)[:3])}: use --engine hf"
             )
-        self._vectors = vectors
-        self._salt = hashlib.sha256(payload + json.dumps(listed).encode()).hexdigest() if vectors else None
 
     @staticmethod
     def _conditional(vectors: Vectors) -> bool:
