@@ -38,6 +38,7 @@ __all__ = [
     "heads_path",
     "is_complete",
     "iterate_records",
+    "layer_effects_path",
     "load_torch",
     "manifest_path",
     "metrics_path",
@@ -104,6 +105,10 @@ def classes_path(root: Path, model: str, dataset: str, control: str) -> Path:
 
 def separability_path(root: Path, model: str, dataset: str, control: str) -> Path:
     return root / "directions" / slug(model) / f"{slug(dataset)}.{slug(control)}.separability.json"
+
+
+def layer_effects_path(root: Path, model: str, dataset: str, control: str) -> Path:
+    return root / "layers" / slug(model) / f"{slug(dataset)}.{slug(control)}.json"
 
 
 def steering_path(
