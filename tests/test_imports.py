@@ -15,9 +15,21 @@ MODULES = {
 STAGES = sorted(ROOT.glob("*.py"))
 
 # The disk: paths, records, manifests, checkpoints, and what was published by others.
-DISK = {"store", "files", "journal", "manifest", "checkpoints", "upstream", "archive", "card", "exchange"}
+DISK = {
+    "store",
+    "files",
+    "journal",
+    "manifest",
+    "checkpoints",
+    "upstream",
+    "archive",
+    "card",
+    "exchange",
+    "answers",
+    "judge",
+}
 # What runs models, and so must work where nothing is stored.
-RUNS_MODELS = {"activations", "localize", "layout", "steering", "generation", "engines"}
+RUNS_MODELS = {"activations", "attribution", "localize", "layout", "steering", "generation", "engines"}
 # Modules that only the stages may use.
 FOR_STAGES = {"thinksteer.cli", "thinksteer.stage"}
 
@@ -85,11 +97,12 @@ def test_only_stages_use_their_command_line(module):
 @pytest.mark.parametrize(
     "library, homes",
     [
-        ("matplotlib", {"drawing", "figures", "class_figures"}),
+        ("matplotlib", {"drawing", "figures", "class_figures", "attribution_figures"}),
         ("vllm", {"engines.vllm", "engines.vllm_worker"}),
         ("datasets", {"hub"}),
         ("sklearn", {"separability"}),
         ("gguf", {"exchange"}),
+        ("openai", {"judge"}),
     ],
 )
 def test_some_libraries_have_one_home(library, homes):
