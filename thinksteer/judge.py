@@ -186,6 +186,8 @@ class Judge:
             said = " ".join(f"{error} {error.__cause__ or ''}".split())
             said = said.replace(endpoint.api_key, "***") if endpoint.api_key else said
             raise InputError(f"{endpoint.url} ({endpoint.model}): {said:.500}: {cure}") from None
+        except json.JSONDecodeError:
+            completion = None
         if not getattr(completion, "choices", None):
             raise InputError(f"{endpoint.url} answers with no chat completion: {CURES[404]}")
         choice, usage = completion.choices[0], completion.usage
@@ -194,7 +196,7 @@ class Judge:
         read, written = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
         cost = (read * endpoint.price_in + written * endpoint.price_out) / 1e6
         text, finish = choice.message.content or "", str(choice.finish_reason)
-        return Answer(key, completion.model, text, finish, endpoint.max_tokens, read, written, cost)
+        return Answer(key, str(completion.model), text, finish, endpoint.max_tokens, read, written, cost)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
