@@ -97,7 +97,7 @@ def test_only_stages_use_their_command_line(module):
 @pytest.mark.parametrize(
     "library, homes",
     [
-        ("matplotlib", {"drawing", "figures", "class_figures", "attribution_figures"}),
+        ("matplotlib", {"agreement_figures", "drawing", "figures", "class_figures", "attribution_figures"}),
         ("vllm", {"engines.vllm", "engines.vllm_worker"}),
         ("datasets", {"hub"}),
         ("sklearn", {"separability"}),
