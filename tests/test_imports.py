@@ -25,6 +25,9 @@ DISK = {
     "archive",
     "card",
     "exchange",
+    "annotations",
+    "behaviour_files",
+    "venhoff",
     "answers",
     "judge",
 }
@@ -97,7 +100,10 @@ def test_only_stages_use_their_command_line(module):
 @pytest.mark.parametrize(
     "library, homes",
     [
-        ("matplotlib", {"agreement_figures", "drawing", "figures", "class_figures", "attribution_figures"}),
+        (
+            "matplotlib",
+            {"agreement_figures", "drawing", "figures", "class_figures", "attribution_figures", "behaviour_figures"},
+        ),
         ("vllm", {"engines.vllm", "engines.vllm_worker"}),
         ("datasets", {"hub"}),
         ("sklearn", {"separability"}),

@@ -1,0 +1,139 @@
+"""The figures of behaviours: bars of negative, no and positive steering, curves against the weight, models, layers."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.ticker import MaxNLocator
+
+from thinksteer.annotation import LABELS
+from thinksteer.behaviours import SECTIONS, TARGET_TOKENS, TOKENS, Labelled, Measure, Run, beside_random, level
+from thinksteer.drawing import COLOURS, GREY, Axes, Style, curve, frame, legend, save, series
+from thinksteer.intervals import Estimate
+
+WIDTH = 0.8  # of a group of bars
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The settings of a control that differ in the weight alone, in its order, weight 0 too; `random`: the random
+    controls of each, none of weight 0, which is the same for all."""
+
+    control: str
+    layer: int | None
+    runs: tuple[Run, ...]
+    random: tuple[tuple[Run, ...], ...]
+
+    @property
+    def title(self) -> str:
+        return self.control if self.layer is None else f"{self.control}, layer {self.layer}"
+
+
+def sweeps(runs: Sequence[Run]) -> list[Sweep]:
+    """The sweeps of every control that is not a random one."""
+    found = []
+    own = [run for run in runs if not run.random]
+    for control, layer in dict.fromkeys((run.control, run.layer) for run in own if run.weight):
+        of_control = [run for run in own if run.control == control and (run.layer == layer or not run.weight)]
+        ordered = tuple(sorted(of_control, key=lambda run: run.weight))
+        random = tuple(tuple(beside_random(run, runs) if run.weight else ()) for run in ordered)
+        found.append(Sweep(control, layer, ordered, random))
+    return found
+
+
+def bars_figure(found: Sequence[Sweep], negative: float, positive: float, path: Path) -> None:
+    """The share of each control's own label at the negative weight, unsteered and at the positive one, with the random
+    controls of the same weight in grey (Figure 4 of the paper); of all labels' tokens left, of the four's right."""
+    figure, panels = frame(2, 2.4 + 2.6 * len(found), 4.2)
+    for panel, measure in zip(panels, (TOKENS, TARGET_TOKENS), strict=True):
+        drawn = [one for one in found if measure.has(one.runs[0].label)]
+        for group, sweep in enumerate(drawn):
+            _bars(panel, group, list(_group(sweep, negative, positive, measure)), named=not group)
+        panel.set_xticks(range(len(drawn)), [one.title.replace("-", "-\n", 1).replace(", ", "\n") for one in drawn])
+        panel.set_xlim(-0.6, max(len(drawn), 1) - 0.4)
+        panel.set_ylim(bottom=0)
+        panel.set_ylabel(f"{measure.title} (%)")
+    legend(figure, panels[0])
+    save(figure, path)
+
+
+def _group(sweep: Sweep, negative: float, positive: float, measure: Measure) -> Iterator[tuple[Estimate, str, str]]:
+    """(value, colour, name) of each bar of a control."""
+    colours = {negative: COLOURS[1], positive: COLOURS[2], 0.0: COLOURS[0]}
+    for run, random in zip(sweep.runs, sweep.random, strict=True):
+        if run.weight in colours:
+            name = f"weight {run.weight:+g}" if run.weight else "not steered"
+            for members, colour, label in (
+                ((run,), colours[run.weight], name),
+                (random, GREY, "random direction, same weight"),
+            ):
+                value = level([one.labelled for one in members], run.label, measure)
+                if value is not None:
+                    yield value, colour, label
+
+
+def _bars(panel: Axes, group: int, bars: Sequence[tuple[Estimate, str, str]], named: bool) -> None:
+    """Side by side around x = `group`; each name is given once."""
+    width, seen = WIDTH / max(len(bars), 1), set()
+    for index, (value, colour, name) in enumerate(bars):
+        x, height = group + (index + 0.5) * width - WIDTH / 2, 100 * value.value
+        label = name if named and name not in seen else None
+        seen.add(name)
+        low, high = (height if end is None else 100 * end for end in (value.low, value.high))
+        error = {"yerr": [[height - low], [high - height]], "capsize": 2, "error_kw": {"linewidth": 1}}
+        panel.bar(x, height, 0.92 * width, color=colour, label=label, **error)
+
+
+def curves_figure(found: Sequence[Sweep], measure: Measure, path: Path) -> None:
+    """The control's own label against the weight, one panel per sweep; grey: its random controls, taken together."""
+    rows = 1 if len(found) < 4 else 2
+    columns = -(-len(found) // rows)
+    figure, panels = frame(rows * columns, 1 + 3.2 * columns, 0.6 + 3 * rows, rows=rows)
+    for panel in panels[len(found) :]:
+        panel.set_visible(False)
+    for index, (panel, sweep) in enumerate(zip(panels, found, strict=False)):
+        label, pairs = sweep.runs[0].label, list(zip(sweep.runs, sweep.random, strict=True))
+        groups = [(Style(COLOURS[0], "-", "", None if index else "direction"), [(run,) for run in sweep.runs])]
+        if any(sweep.random):
+            random = [others or (run,) for run, others in pairs if others or not run.weight]
+            groups.insert(0, (Style(GREY, "-", "", None if index else "random directions of the same norms"), random))
+        for style, settings in groups:
+            values = [(one[0].weight, level([run.labelled for run in one], label, measure)) for one in settings]
+            known = [(weight, value) for weight, value in values if value is not None]
+            curve(panel, [weight for weight, _ in known], [value for _, value in known], style)
+        panel.axvline(0, color="#888888", linewidth=0.8)
+        panel.set_title(sweep.title, fontsize=10)
+        panel.set(xlabel="weight of the direction", ylabel=f"{measure.title} (%)" if index % columns == 0 else "")
+        panel.set_ylim(bottom=0)
+    legend(figure, panels[0])
+    save(figure, path)
+
+
+def models_figure(models: Mapping[str, Labelled], path: Path) -> None:
+    """The six labels of each model, of its sections above, of its tokens below."""
+    figure, panels = frame(2, 9, 6.4, stacked=True)
+    for panel, measure in zip(panels, (SECTIONS, TOKENS), strict=True):
+        for group, label in enumerate(LABELS):
+            values = [(level([one], label, measure), index, name) for index, (name, one) in enumerate(models.items())]
+            bars = [(value, series(index).colour, name) for value, index, name in values if value is not None]
+            _bars(panel, group, bars, named=not group)
+        panel.set_xticks(range(len(LABELS)), [label.replace("-", "-\n") for label in LABELS])
+        panel.set_ylim(bottom=0)
+        panel.set_ylabel(f"{measure.title} (%)")
+    legend(figure, panels[0])
+    save(figure, path)
+
+
+def layers_figure(label: str, means: Sequence[Estimate], strongest: int, path: Path) -> None:
+    """Upstream's published effects by layer, with intervals; dotted: the strongest layer."""
+    figure, (panel,) = frame(1, 6, 3.6)
+    low = [one.value if one.low is None else one.low for one in means]
+    high = [one.value if one.high is None else one.high for one in means]
+    panel.plot(range(len(means)), [one.value for one in means], color=COLOURS[3], marker="^", markersize=4)
+    panel.fill_between(range(len(means)), low, high, color=COLOURS[3], alpha=0.2, linewidth=0)
+    panel.axvline(strongest, color="#555555", linestyle=":", linewidth=1)
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+    panel.set_title(f"{label}: layer {strongest} (n = {means[0].n})", fontsize=10)
+    panel.set(xlabel="layer", ylabel="upstream's formula (no divergence)")
+    panel.set_ylim(bottom=0)
+    save(figure, path)
