@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from thinksteer import cli, store
+from thinksteer.analysis import graded
 from thinksteer.comparison import Difference, Family, Member, Role, Summary, differences, summaries
 from thinksteer.figures import decile_figure, length_histogram, threshold_figure
 from thinksteer.headlines import headlines
@@ -204,10 +205,19 @@ def figures_of(root: Path, model: str) -> list[Path]:
 
 
 def figures(family: Family, folder: Path) -> tuple[Picture, ...]:
-    """The three figures of a family; controls are left out of the histogram to keep it readable."""
+    """The three figures of a family, two of them only where answers are graded; controls are left out of the histogram
+    to keep it readable."""
     path = folder / f"{store.slug(family.members[0].model)}.{family.dataset}"
     shown = [member for member in family.members if member.role != "control"] or family.members
     lengths = {one.model: [record.length for record in one.records if record.length is not None] for one in shown}
+    histogram = draw(
+        length_histogram,
+        lengths,
+        path.with_name(f"{path.name}.lengths.png"),
+        "Thinking lengths; dashed lines: means. Chains cut by the budget are counted where they were cut.",
+    )
+    if not any(graded(member.records) for member in family.members):
+        return (histogram,)
     return (
         draw(
             threshold_figure,
@@ -221,12 +231,7 @@ def figures(family: Family, folder: Path) -> tuple[Picture, ...]:
             path.with_name(f"{path.name}.deciles.png"),
             "Accuracy in each tenth of a model's own responses by thinking length; bars: 95 % intervals.",
         ),
-        draw(
-            length_histogram,
-            lengths,
-            path.with_name(f"{path.name}.lengths.png"),
-            "Thinking lengths; dashed lines: means. Chains cut by the budget are counted where they were cut.",
-        ),
+        histogram,
     )
 
 

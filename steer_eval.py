@@ -25,7 +25,7 @@ from thinksteer.figures import length_histogram
 from thinksteer.methods import METHODS, PENALTIES
 from thinksteer.records import EVERYWHERE, Edit, InputError, LogitBias, Problem, Record
 from thinksteer.stage import Generator, load_problems
-from thinksteer.sweep import Point, by_layer, change_of, curves, place, points_of
+from thinksteer.sweep import Point, by_layer, change_of, curves, place, points_of, with_accuracy
 from thinksteer.sweep_figures import layerwise_figure, steering_figure, tokens_figure
 from thinksteer.tables import shown
 
@@ -169,11 +169,12 @@ def write_summary(path: Path, finished: list[Path], about: dict[str, Any]) -> No
 
 
 def described(point: Point) -> str:
-    """A setting in one line: accuracy and its change in %, thinking, tokens of responses and their change."""
+    """A setting in one line: accuracy (–: open) and its change in %, thinking, tokens of responses and their change."""
     found = change_of(point)
+    right = "–" if point["accuracy"] is None else f"{point['accuracy']:.1%}"
     accuracy, tokens = shown(found and found.accuracy, "change"), shown(found and found.tokens, "token_change")
     return (
-        f"  {point['weight']:+7.3f}  {place(point):10}  {point['accuracy']:6.1%}  {accuracy:20}  "
+        f"  {point['weight']:+7.3f}  {place(point):10}  {right:>6}  {accuracy:20}  "
         f"{point['mean_length'] or 0:8.1f} thinking  {point['mean_tokens']:8.1f} tokens  {tokens}"
     )
 
@@ -186,7 +187,7 @@ def draw(path: Path, points: list[Point], records: dict[tuple[int | None, float]
     lengths = {f"{w:+g}": [one.length for one in records[at[w]] if one.length is not None] for w in ends}
     for figure, what, name in (
         (steering_figure, drawn, "summary.png"),
-        (tokens_figure, drawn, "tokens.png"),
+        (tokens_figure, with_accuracy(drawn), "tokens.png"),
         (layerwise_figure, by_layer(points), "layers.png"),
         (length_histogram, lengths, "lengths.png"),
     ):

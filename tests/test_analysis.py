@@ -27,10 +27,11 @@ from thinksteer.analysis import (
 from thinksteer.records import InputError
 
 
-def test_accuracy_counts_every_response_and_refuses_none():
+def test_accuracy_counts_every_response_and_without_any_there_is_nothing_to_say():
     assert accuracy([record("a", correct=True), record("b", correct=False), record("c", length=None)]).value == 2 / 3
+    assert accuracy([]) is None
     with pytest.raises(InputError, match="no records"):
-        accuracy([])
+        metrics([], None)
 
 
 def test_lengths_leave_out_those_that_never_think_and_count_capped_ones_as_far_as_they_got():

@@ -61,7 +61,7 @@ def test_sweeps_are_found_by_model_and_a_summary_of_an_earlier_version_is_named(
     assert [one.model for one in find_sweeps(root, ["other"])] == ["other"]
     path = store.steering_summary_path(root, "other", "d", "seal")
     summary = json.loads(path.read_text())
-    del summary["points"][0]["change"]
+    del summary["points"][0]["n_graded"]
     store.write_json(path, summary)
     with pytest.raises(InputError, match=r"other/d/seal/summary\.json is from an earlier version"):
         find_sweeps(root, None)

@@ -23,12 +23,15 @@ Pair = tuple[str, int]
 """A record's identity across models: (question id, sample)."""
 
 
-def accuracy(records: Sequence[Record]) -> Estimate:
-    """The share of correct responses. A response without an answer is wrong."""
-    estimate = mean([record.id for record in records], [float(record.correct) for record in records], (0, 1))
-    if estimate is None:
-        raise InputError("no records to analyse: generate or evaluate some first")
-    return estimate
+def graded(records: Sequence[Record]) -> list[Record]:
+    """The records of questions that are not open: the only ones that an accuracy counts."""
+    return [record for record in records if record.verdict is not None]
+
+
+def accuracy(records: Sequence[Record]) -> Estimate | None:
+    """The share of correct responses (None: none is graded). A response without an answer is wrong."""
+    counted = graded(records)
+    return mean([record.id for record in counted], [float(record.correct) for record in counted], (0, 1))
 
 
 def mean_length(records: Sequence[Record]) -> Estimate | None:
@@ -112,11 +115,9 @@ def paired_change(
     return mean([id for id, _ in changes], [change for _, change in changes], bounds)
 
 
-def paired_difference(base: Sequence[Record], other: Sequence[Record]) -> Estimate:
-    """Accuracy of `other` minus that of `base` on the (question, sample) pairs that both have."""
-    estimate = paired_change(base, other, lambda record: float(record.correct), (-1, 1))
-    assert estimate is not None  # there is at least one pair
-    return estimate
+def paired_difference(base: Sequence[Record], other: Sequence[Record]) -> Estimate | None:
+    """Accuracy of `other` minus that of `base` on the (question, sample) pairs that both have (None: none is graded)"""
+    return paired_change(base, other, lambda record: record.verdict, (-1, 1))
 
 
 def paired_length_difference(base: Sequence[Record], other: Sequence[Record]) -> Estimate | None:
@@ -125,11 +126,12 @@ def paired_length_difference(base: Sequence[Record], other: Sequence[Record]) ->
 
 
 def mcnemar_p(base: Sequence[Record], other: Sequence[Record]) -> float | None:
-    """McNemar's exact two-sided p of a change in accuracy; None where a question has several (dependent) samples."""
+    """McNemar's exact two-sided p of a change in accuracy; None where a question has several (dependent) samples, or
+    none is graded."""
     from scipy.stats import binomtest  # half a second that most stages never need
 
-    pairs = _paired(base, other)
-    if max(Counter(before.id for before, _ in pairs).values()) > 1:
+    pairs = [pair for pair in _paired(base, other) if pair[0].verdict is not None]
+    if not pairs or max(Counter(before.id for before, _ in pairs).values()) > 1:
         return None
     gained = sum(after.correct and not before.correct for before, after in pairs)
     lost = sum(before.correct and not after.correct for before, after in pairs)
@@ -138,7 +140,7 @@ def mcnemar_p(base: Sequence[Record], other: Sequence[Record]) -> float | None:
 
 def accuracy_below(records: Sequence[Record], thresholds: Sequence[float]) -> list[Estimate | None]:
     """Accuracy of responses with thinking shorter than each threshold (the paper's plot); None where none is."""
-    thinking = [record for record in records if record.length is not None]
+    thinking = [record for record in graded(records) if record.length is not None]
     lengths = np.asarray([record.length for record in thinking], dtype=np.float64)
     members = lengths[:, None] < np.asarray(thresholds, dtype=np.float64)[None]  # [N, K]
     correct = np.asarray([record.correct for record in thinking], dtype=np.float64)
@@ -148,7 +150,7 @@ def accuracy_below(records: Sequence[Record], thresholds: Sequence[float]) -> li
 def accuracy_by_length(records: Sequence[Record], groups: int = 10) -> list[tuple[float, Estimate]]:
     """(mean length, accuracy) of equally many responses each, from the shortest to the longest thinking."""
     thinking = sorted(
-        ((record.length, record.id, record.sample, record) for record in records if record.length is not None),
+        ((record.length, record.id, record.sample, record) for record in graded(records) if record.length is not None),
         key=lambda entry: entry[:3],
     )
     groups = min(groups, len(thinking))
@@ -181,24 +183,27 @@ def metrics(records: Sequence[Record], max_length: int | None) -> dict[str, Any]
     """The figures of `metrics.json` and of steering points: shares in [0, 1], lengths in tokens, intervals [low, high].
 
     `max_length` is the token budget (None: not known) that `cap_rate`, the share of responses reaching it, refers to.
+    Accuracy and `no_answer_rate` are of the `n_graded` responses whose question is not open, None if there are none.
     """
     right, length, tokens = accuracy(records), mean_length(records), mean_tokens(records)
-    assert tokens is not None  # there are records, or they would have no accuracy
-    n = len(records)
+    if tokens is None:
+        raise InputError("no records to analyse: generate or evaluate some first")
+    n, counted = len(records), graded(records)
     status = Counter(record.status for record in records)
     return {
         "n_responses": n,
+        "n_graded": len(counted),
         "n_questions": len({record.id for record in records}),
         "n_samples": len({record.sample for record in records}),
         "max_length": max_length,
-        "accuracy": right.value,
-        "accuracy_interval": [right.low, right.high],
+        "accuracy": None if right is None else right.value,
+        "accuracy_interval": None if right is None else [right.low, right.high],
         "mean_length": None if length is None else length.value,
         "mean_length_interval": None if length is None else [length.low, length.high],
         "mean_tokens": tokens.value,
         "mean_tokens_interval": [tokens.low, tokens.high],
         "cap_rate": sum(record.finish_reason == "length" for record in records) / n,
-        "no_answer_rate": sum(record.prediction is None for record in records) / n,
+        "no_answer_rate": sum(record.prediction is None for record in counted) / len(counted) if counted else None,
         "degenerate_rate": sum(degenerate(record.response) for record in records) / n,
         "status": {name: status[name] / n for name in ("closed", "capped", "eos_open", "no_think")},
     }
@@ -207,10 +212,11 @@ def metrics(records: Sequence[Record], max_length: int | None) -> dict[str, Any]
 def describe(records: Sequence[Record]) -> str:
     """One line for a person at the terminal."""
     found = metrics(records, None)
-    low, high = found["accuracy_interval"]
+    right, missing = accuracy(records), found["no_answer_rate"]
     length = "no thinking" if found["mean_length"] is None else f"{found['mean_length']:.1f} thinking tokens"
-    interval = "" if low is None else f" [{low:.1%}, {high:.1%}]"
+    share = "–" if right is None else f"{right.value:.1%}"
+    interval = "" if right is None or right.low is None else f" [{right.low:.1%}, {right.high:.1%}]"
     return (
-        f"{len(records)} responses, accuracy {found['accuracy']:.1%}{interval}, {length}, "
-        f"{found['cap_rate']:.1%} reached the limit, {found['no_answer_rate']:.1%} without an answer"
+        f"{len(records)} responses, accuracy {share}{interval}, {length}, {found['cap_rate']:.1%} reached the limit, "
+        + ("not graded: the questions are open" if missing is None else f"{missing:.1%} without an answer")
     )

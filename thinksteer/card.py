@@ -110,9 +110,9 @@ def _table(found: list[Evaluation]) -> Table:
     rows = []
     for name, split, about in found:
         n = about["n_questions"] * about["n_samples"]
-        accuracy = Estimate(about["accuracy"], *about["accuracy_interval"], n)
-        length = (
-            None if about["mean_length"] is None else Estimate(about["mean_length"], *about["mean_length_interval"], n)
+        accuracy, length = (
+            None if about[key] is None else Estimate(about[key], *about[f"{key}_interval"], n)
+            for key in ("accuracy", "mean_length")
         )
         rows.append((name, split, about["n_questions"], about["n_samples"], accuracy, length))
     budgets = " or ".join(map(str, sorted({about["max_length"] for *_, about in found})))

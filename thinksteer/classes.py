@@ -88,8 +88,8 @@ def groups(responses: Sequence[Labelled]) -> list[tuple[str, str, list[Labelled]
     levels = sorted({one.record.level for one in responses if one.record.level is not None}, key=_natural)
     made = [
         ("all", "all", list(responses)),
-        ("verdict", "correct", [one for one in responses if one.record.correct]),
-        ("verdict", "incorrect", [one for one in responses if not one.record.correct]),
+        ("verdict", "correct", [one for one in responses if one.record.verdict is True]),
+        ("verdict", "incorrect", [one for one in responses if one.record.verdict is False]),
         *(("level", level, [one for one in responses if one.record.level == level]) for level in levels),
     ]
     return [group for group in made if group[2]]

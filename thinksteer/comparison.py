@@ -71,7 +71,7 @@ class Summary:
     dataset: str
     model: str
     role: Role
-    accuracy: Estimate
+    accuracy: Estimate | None
     length: Estimate | None
     shortest: dict[int, Estimate | None]
     shortest_length: dict[int, Estimate | None]
@@ -92,15 +92,11 @@ class Difference:
     reference: str
     model: str
     group: Group
-    accuracy: Estimate
+    accuracy: Estimate | None
     p: float | None
     length: Estimate | None
     matched: dict[int, Estimate | None]
     held_out: dict[int, Estimate | None]
-
-
-def _accuracy(records: Sequence[Record]) -> Estimate | None:
-    return accuracy(records) if records else None
 
 
 def _base_shortest(family: Family) -> dict[int, frozenset[Pair]]:
@@ -123,9 +119,9 @@ def summaries(family: Family) -> list[Summary]:
                 role=member.role,
                 accuracy=accuracy(member.records),
                 length=mean_length(member.records),
-                shortest={percent: _accuracy(records) for percent, records in own.items()},
+                shortest={percent: accuracy(records) for percent, records in own.items()},
                 shortest_length={percent: mean_length(records) for percent, records in own.items()},
-                matched={percent: _accuracy(records) for percent, records in same.items()},
+                matched={percent: accuracy(records) for percent, records in same.items()},
                 matched_length={percent: mean_length(records) for percent, records in same.items()},
                 metrics=metrics(member.records, member.max_length),
             )

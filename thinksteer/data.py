@@ -1,17 +1,17 @@
-r"""The data sets, read from the hub, from a local file or made by the embedded model's world, as `Problem`s.
+r"""The data sets, read from the hub, from a local file or made here (`arithmetic`, `reasoning_tasks`), as `Problem`s.
 
 Question and reference answer are read by each data set's conventions (`DATASETS`); where a file brings its own columns,
-they can be named. Reference answers follow GSM8K (`#### 18`) or MATH (`\boxed{18}` in a solution) or stand alone.
+they can be named. Reference answers follow GSM8K (`#### 18`) or MATH (`\boxed{18}` in a solution) or stand alone; a row
+of a file whose column `kind` says "open" needs none.
 """
 
 import contextlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
-from thinksteer import arithmetic, grading, hub, livecodebench, rows
+from thinksteer import arithmetic, grading, hub, livecodebench, reasoning_tasks, rows
 from thinksteer.records import InputError, Problem
 from thinksteer.rows import Row
 
@@ -70,14 +70,12 @@ def load(
     read by the conventions of `dataset` if it is one of `DATASETS`. Ids are `<dataset>-<split>-<row number>` (row
     numbers from 0, counted before a selection by level) or those of the id column.
     """
-    if dataset == "arithmetic" and data_file is None:
-        return _arithmetic(split, n_questions, seed)
+    if dataset in MADE_HERE and data_file is None:
+        return _made_here(dataset, split, n_questions, seed)
     known = DATASETS.get(dataset)
     table = _table(dataset, known, split, data_file)
     chosen = known.select(table) if known else table
-    if not chosen or (n_questions is not None and n_questions > len(chosen)):
-        wanted = "" if n_questions is None else f", not {n_questions} (--n_questions)"
-        raise InputError(f"{data_file or split}: has {len(chosen)} questions of {dataset}{wanted}")
+    _check_number(f"{data_file or split}", dataset, len(chosen), n_questions)
     used = chosen[:n_questions]
     read = known.problem if known else _math_problem
     problems = [read(row, columns, f"{dataset}-{split}-{row.number}") for row in used]
@@ -89,12 +87,12 @@ def load(
 
 def _table(dataset: str, known: Dataset | None, split: str, data_file: Path | None) -> list[Row]:
     """All rows of the split or of the file."""
-    if data_file is not None and dataset == "arithmetic":
-        raise InputError(f"--data_file {data_file}: arithmetic makes its own questions; name the file's with --dataset")
+    if data_file is not None and dataset in MADE_HERE:
+        raise InputError(f"--data_file {data_file}: {dataset} has its own questions; name the file's with --dataset")
     if data_file is not None:
         return rows.read(data_file)
     if known is None:
-        names = ", ".join(["arithmetic", *DATASETS])
+        names = ", ".join([*MADE_HERE, *DATASETS])
         raise InputError(f"--dataset {dataset}: no such data set; known are {names}; or give a local file: --data_file")
     if split not in known.splits:
         raise InputError(f"--split {split}: {dataset} has {', '.join(known.splits)}")
@@ -103,11 +101,20 @@ def _table(dataset: str, known: Dataset | None, split: str, data_file: Path | No
     return hub.read(known.hub, known.configs, split)
 
 
-def _arithmetic(split: str, n_questions: int | None, seed: int) -> list[Problem]:
+def _made_here(dataset: str, split: str, n_questions: int | None, seed: int) -> list[Problem]:
     if split not in ("train", "test"):
-        raise InputError(f"--split {split}: arithmetic has train, test")
-    count = ARITHMETIC_QUESTIONS if n_questions is None else n_questions
-    return list(islice(arithmetic.problems(split, seed, count), count))
+        raise InputError(f"--split {split}: {dataset} has train, test")
+    if dataset == "arithmetic":
+        return list(arithmetic.problems(split, seed, n_questions or ARITHMETIC_QUESTIONS))
+    tasks = reasoning_tasks.problems(split)
+    _check_number(split, dataset, len(tasks), n_questions)
+    return tasks[:n_questions]
+
+
+def _check_number(where: str, dataset: str, there: int, n_questions: int | None) -> None:
+    if there < (n_questions or 1):
+        wanted = "" if n_questions is None else f", not {n_questions} (--n_questions)"
+        raise InputError(f"{where}: has {there} questions of {dataset}{wanted}")
 
 
 def _check_ids(used: Sequence[Row], problems: Sequence[Problem]) -> None:
@@ -158,13 +165,16 @@ def reference(text: str) -> str | None:
 
 def _math_problem(row: Row, columns: Columns, numbered: str) -> Problem:
     question = _value(row, _column(row, columns.question, QUESTION_COLUMNS, "--question_column"))
+    level = row.values.get("level")  # of MATH: "Level 1" to "Level 5", or the number alone
+    level = None if level is None else str(level)
+    if row.values.get("kind") == "open":
+        return Problem(_id(row, columns, numbered), question, "", "open", level)
     column = _column(row, columns.answer, ANSWER_COLUMNS, "--answer_column")
     gold = _value(row, column)
     answer = reference(gold)
     if answer is None and ("####" in gold or column == "solution"):
         raise InputError(f"{row.place}: {column} states no answer (#### or \\boxed)")
-    level = row.values.get("level")  # of MATH: "Level 1" to "Level 5", or the number alone
-    return Problem(_id(row, columns, numbered), question, answer or gold, level=None if level is None else str(level))
+    return Problem(_id(row, columns, numbered), question, answer or gold, level=level)
 
 
 def _choice_problem(row: Row, columns: Columns, numbered: str) -> Problem:
@@ -225,6 +235,7 @@ def _check_level5_140(used: Sequence[Row], problems: Sequence[Problem]) -> None:
             )
 
 
+MADE_HERE = ("arithmetic", "reasoning_tasks")
 _MATH = ("EleutherAI/hendrycks_math", MATH_SUBJECTS)
 DATASETS: dict[str, Dataset] = {
     "gsm8k": Dataset("openai/gsm8k", ("main",), ("train", "test"), _math_problem),

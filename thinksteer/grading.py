@@ -19,7 +19,7 @@ from thinksteer import equality, livecodebench, programs, verifier
 from thinksteer.records import Graded, InputError
 from thinksteer.sandbox import Sandbox
 
-Kind = Literal["math", "choice", "code"]
+Kind = Literal["math", "choice", "code", "open"]
 Pair = tuple[str, str]
 
 THINKING_END = "</think>"
@@ -40,7 +40,7 @@ def extract(text: str, kind: Kind = "math") -> str | None:
 
     The last non-empty balanced `\boxed{...}` after the thinking, else in the whole text; without any, the option named
     after a word such as "answer" (`kind` "choice"), else the last number, again after the thinking first. A program
-    (`kind` "code") is the last one between ```, likewise.
+    (`kind` "code") is the last one between ```, likewise. An open question (`kind` "open") has none to read.
     """
     parts = [text.partition(THINKING_END)[2], text]
     for read in READERS[kind]:
@@ -82,6 +82,7 @@ READERS: dict[Kind, tuple[Callable[[str], str | None], ...]] = {
     "math": (last_boxed, _last_number),
     "choice": (last_boxed, _last_option),
     "code": (programs.fenced,),
+    "open": (),
 }
 
 

@@ -17,27 +17,30 @@ def headlines(of_family: Sequence[Summary], changes: Sequence[Difference]) -> li
 
 
 def _without_edit(first: Summary) -> str:
+    right = first.accuracy
+    said = "is not graded, the questions are open" if right is None else f"answers {100 * right.value:.1f} % correctly"
     return (
-        f"{first.dataset}: {first.model} answers {100 * first.accuracy.value:.1f} % correctly. "
+        f"{first.dataset}: {first.model} {said}. "
         "Nothing is compared: it takes a base model and an edited one, both evaluated."
     )
 
 
-def _of_edit(edit: Difference, accuracies: dict[str, Estimate], changes: Sequence[Difference]) -> str:
-    before, after = (100 * accuracies[model].value for model in (edit.reference, edit.model))
-    change = edit.accuracy
+def _of_edit(edit: Difference, accuracies: dict[str, Estimate | None], changes: Sequence[Difference]) -> str:
+    beyond = [one for one in changes if one.group == "edit minus control" and one.model == edit.model]
+    parts = [_accuracy(edit, accuracies), *_length(edit.length), *_short(edit), *_against_controls(beyond)]
+    return " ".join(parts)
+
+
+def _accuracy(edit: Difference, accuracies: dict[str, Estimate | None]) -> str:
+    change, before, after = edit.accuracy, accuracies[edit.reference], accuracies[edit.model]
+    if change is None or before is None or after is None:
+        return f"{edit.dataset}: {edit.model} beside {edit.reference}; the questions are open, answers are not graded."
     verdict = _verdict(
         change, "answers more correctly than", "answers less correctly than", "does not clearly differ from"
     )
-    beyond = [one for one in changes if one.group == "edit minus control" and one.model == edit.model]
-    return " ".join(
-        [
-            f"{edit.dataset}: {edit.model} {verdict} {edit.reference}: {after:.1f} % against {before:.1f} %, "
-            f"a change of {_points(change)}.",
-            *_length(edit.length),
-            *_short(edit),
-            *_against_controls(beyond),
-        ]
+    return (
+        f"{edit.dataset}: {edit.model} {verdict} {edit.reference}: {100 * after.value:.1f} % against "
+        f"{100 * before.value:.1f} %, a change of {_points(change)}."
     )
 
 
@@ -67,7 +70,9 @@ def _short(edit: Difference) -> list[str]:
 def _against_controls(beyond: Sequence[Difference]) -> list[str]:
     if not beyond:
         return ["No random control was evaluated, so what any edit of this size does is not known."]
-    overall = [one.accuracy for one in beyond]
+    overall = [one.accuracy for one in beyond if one.accuracy is not None]
+    if not overall:
+        return []
     short = [one.held_out[SHORT] or one.matched[SHORT] for one in beyond]
     there = [one for one in short if one is not None]
     name = "the random control" if len(beyond) == 1 else f"the {len(beyond)} random controls"

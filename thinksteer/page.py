@@ -53,7 +53,8 @@ conditional on the responses picked as shortest, and they are not corrected for 
 twenty comparisons without any effect, one is expected to lie apart from zero.</p>
 <p>Thinking length counts tokens, both delimiters included. A chain cut by the token budget counts as far as it
 got, a lower bound. Responses that never begin to think have no length; they count in the accuracies, and are
-never among the shortest {", ".join(map(str, SHORTEST_PERCENTS))} %. A response without an answer is wrong.</p>
+never among the shortest {", ".join(map(str, SHORTEST_PERCENTS))} %. A response without an answer is wrong;
+answers to open questions are not graded, and no accuracy counts them.</p>
 """.strip()
 
 
@@ -148,7 +149,7 @@ def examples(family: Family) -> str:
 
 def _side(member: Member, record: Record) -> str:
     length = "no thinking" if record.length is None else f"{record.length} tokens of thinking"
-    verdict = "right" if record.correct else "wrong"
+    verdict = {True: "right", False: "wrong", None: "not graded"}[record.verdict]
     text = record.response
     if len(text) > SHOWN_CHARACTERS:
         cut = len(text) - SHOWN_CHARACTERS

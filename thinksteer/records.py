@@ -22,12 +22,13 @@ class InputError(Exception):
 @dataclass(frozen=True)
 class Problem:
     """One question with its reference answer; `kind` says how an answer is compared (see `grading`), `level` how hard
-    it is, in the data set's own words (None: not told)."""
+    it is or what it is about, in the data set's own words (None: not told). An "open" question has no single answer:
+    `answer` is empty and nothing is graded."""
 
     id: str
     question: str
     answer: str
-    kind: Literal["math", "choice", "code"] = "math"
+    kind: Literal["math", "choice", "code", "open"] = "math"
     level: str | None = None
 
 
@@ -96,7 +97,8 @@ class Response:
 
 @dataclass(frozen=True)
 class Graded:
-    """The answer read out of a response (None: none found) and whether it equals the reference."""
+    """The answer read out of a response (None: none found) and whether it equals the reference; None and False where
+    the question is open."""
 
     prediction: str | None
     correct: bool
@@ -104,7 +106,10 @@ class Graded:
 
 @dataclass(frozen=True)
 class Record:
-    """One line of every responses, steering and evaluations file; the field names are the JSON keys."""
+    """One line of every responses, steering and evaluations file; the field names are the JSON keys.
+
+    `correct` is False where the question is open (`kind`); whatever counts right and wrong asks `verdict`.
+    """
 
     id: str
     sample: int
@@ -124,6 +129,11 @@ class Record:
     correct: bool
     steered_positions: int = 0
     level: str | None = None
+
+    @property
+    def verdict(self) -> bool | None:
+        """Whether the answer is right; None: the question is open, so nothing was graded."""
+        return None if self.kind == "open" else self.correct
 
     @property
     def length(self) -> int | None:

@@ -133,7 +133,8 @@ def tables(found: Sequence[Summary], changes: Sequence[Difference]) -> list[Tabl
         _by_share(found, "accuracy_shortest", "C. Accuracy of each model's own shortest, %", "shortest", SHORTEST),
         _by_share(found, "length_shortest", "D. Their mean length, tokens", "shortest_length", SHORTEST),
     ]
-    with_base = [summary for summary in found if summary.matched[max(SHORTEST_PERCENTS)] is not None]
+    most = max(SHORTEST_PERCENTS)
+    with_base = [summary for summary in found if summary.matched[most] or summary.matched_length[most]]
     if with_base:
         result += [
             _by_share(with_base, "accuracy_matched", "C'. Accuracy where the base is shortest, %", "matched", MATCHED),

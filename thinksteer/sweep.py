@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from thinksteer import analysis
@@ -28,7 +28,7 @@ RANDOM = re.compile(r"(.+)\.random\d+")
 class Change:
     """One set of responses minus another, on the (question, sample) pairs of both; see `change`."""
 
-    accuracy: Estimate
+    accuracy: Estimate | None
     mcnemar_p: float | None
     tokens: Estimate
     length: Estimate | None
@@ -41,8 +41,8 @@ def change(reference: Sequence[Record], records: Sequence[Record]) -> Change:
     """`records` minus `reference`: accuracy, tokens of responses and of thinking, responses that end in a loop.
 
     Accuracy also among the responses whose reference reached the token limit, and among those whose reference finished
-    by itself (None: no such). What shortens responses gains among the first by letting them finish; only the second
-    tell whether it does anything else.
+    by itself (None: no such, or their questions are open). What shortens responses gains among the first by letting
+    them finish; only the second tell whether it does anything else.
     """
     capped = analysis.identities([one for one in reference if one.finish_reason == "length"])
     finished = analysis.identities(reference) - capped
@@ -73,10 +73,11 @@ def points_of(runs: Runs) -> list[dict[str, Any]]:
     for (layer, weight), (records, max_length) in sorted(runs.items(), key=lambda run: (run[0][0] is not None, run[0])):
         compared = unsteered is not None and records is not unsteered[0] and max_length == unsteered[1]
         found = change(unsteered[0], records) if compared else None
+        right = found and found.accuracy
         setting = {
             "weight": weight,
             "layer": layer,
-            "accuracy_change": found and [found.accuracy.value, found.accuracy.low, found.accuracy.high],
+            "accuracy_change": right and [right.value, right.low, right.high],
             "change": found and asdict(found),
         }
         points.append(setting | analysis.metrics(records, max_length))
@@ -142,6 +143,12 @@ def curves(points: Sequence[Point]) -> list[Curve]:
                 in_order = sorted([*zero, *line], key=lambda point: point["weight"])
                 found.append(Curve(control, layer, kind_of(line[0]), tuple(in_order)))
     return found
+
+
+def with_accuracy(drawn: Sequence[Curve]) -> list[Curve]:
+    """The curves without the points whose questions are all open; a curve of such points alone is left out."""
+    kept = [tuple(point for point in curve.points if point["accuracy"] is not None) for curve in drawn]
+    return [replace(curve, points=points) for curve, points in zip(drawn, kept, strict=True) if points]
 
 
 def by_layer(points: Sequence[Point]) -> list[Point]:

@@ -1,6 +1,6 @@
 """The figures of steering. A function takes the points or curves of summaries and the path of the PNG it writes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,18 +44,24 @@ def _metric(panel: Axes, xs: Sequence[float], points: Sequence[Point], key: str,
         panel.fill_between(at, low, high, color=style.colour, alpha=0.15, linewidth=0)
 
 
-def _panels(xlabel: str) -> tuple[Figure, dict[str, Axes]]:
-    """Accuracy above thinking length."""
-    figure, panels = frame(2, 7, 5.4, stacked=True)
-    panels[0].set(ylabel=LABELS["accuracy"], ylim=(0, 102))
-    panels[1].set(ylabel=LABELS["mean_length"], xlabel=xlabel)
-    return figure, dict(zip(("accuracy", "mean_length"), panels, strict=True))
+def _panels(xlabel: str, points: Iterable[Point]) -> tuple[Figure, dict[str, Axes]]:
+    """Accuracy, unless no point has any (the questions are open), above thinking length."""
+    keys = ["accuracy", "mean_length"] if any(point["accuracy"] is not None for point in points) else ["mean_length"]
+    figure, drawn = frame(len(keys), 7, 2.7 * len(keys), stacked=True)
+    panels = dict(zip(keys, drawn, strict=True))
+    for key, panel in panels.items():
+        panel.set_ylabel(LABELS[key])
+    if "accuracy" in panels:
+        panels["accuracy"].set_ylim(0, 102)
+    panels["mean_length"].set_xlabel(xlabel)
+    return figure, panels
 
 
 def steering_figure(drawn: Sequence[Curve], path: Path) -> None:
-    """Accuracy and mean thinking length against the weight, one line per control and layer."""
+    """Accuracy, if any is graded, and mean thinking length against the weight, one line per control and layer."""
     logits = all(curve.kind == "logits" for curve in drawn)
-    figure, panels = _panels(f"weight {'added to the logits' if logits else 'of the direction'} (0: not steered)")
+    xlabel = f"weight {'added to the logits' if logits else 'of the direction'} (0: not steered)"
+    figure, panels = _panels(xlabel, [point for curve in drawn for point in curve.points])
     for curve, style in zip(drawn, styles(drawn), strict=True):
         weights = [float(point["weight"]) for point in curve.points]
         for key, panel in panels.items():
@@ -63,13 +69,13 @@ def steering_figure(drawn: Sequence[Curve], path: Path) -> None:
     for panel in panels.values():
         panel.axvline(0, color="#888888", linewidth=0.8)
     panels["mean_length"].set_ylim(bottom=0)
-    legend(figure, panels["accuracy"])
+    legend(figure, panels["mean_length"])
     save(figure, path)
 
 
 def layerwise_figure(points: Sequence[Point], path: Path) -> None:
     """Accuracy and mean length against the one steered layer, a line per weight; dashed: not steered, if measured."""
-    figure, panels = _panels("steered layer")
+    figure, panels = _panels("steered layer", points)
     single = [point for point in points if point["layer"] is not None]
     unsteered = next((point for point in points if point["layer"] is None and point["weight"] == 0), None)
     for index, weight in enumerate(sorted({float(point["weight"]) for point in single})):
@@ -82,14 +88,15 @@ def layerwise_figure(points: Sequence[Point], path: Path) -> None:
             panel.axhline(value, color="#555555", linestyle="--", linewidth=1, label="not steered")
         panel.locator_params(axis="x", integer=True)
     panels["mean_length"].set_ylim(bottom=0)
-    legend(figure, panels["accuracy"])
+    legend(figure, panels["mean_length"])
     save(figure, path)
 
 
 def tokens_figure(drawn: Sequence[Curve], path: Path) -> None:
     """Accuracy against mean tokens of the responses, weights beside the points; cross-hair: not steered.
 
-    Random controls go without weights and intervals, which would hide the rest.
+    Random controls go without weights and intervals, which would hide the rest. Every point needs an accuracy
+    (`sweep.with_accuracy`).
     """
     figure, (panel,) = frame(1, 7, 5)
     for index, (curve, style) in enumerate(zip(drawn, styles(drawn), strict=True)):

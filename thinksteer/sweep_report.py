@@ -9,7 +9,7 @@ from thinksteer.analysis import identities
 from thinksteer.page import Section
 from thinksteer.records import InputError, Record
 from thinksteer.report_files import draw, write_tables
-from thinksteer.sweep import Point, by_layer, change, curves, steered_beside
+from thinksteer.sweep import Point, by_layer, change, curves, steered_beside, with_accuracy
 from thinksteer.sweep_figures import layerwise_figure, steering_figure, tokens_figure
 from thinksteer.sweep_tables import Contrast, sweep_tables
 
@@ -41,7 +41,7 @@ def find_sweeps(root: Path, models: Sequence[str] | None) -> list[Sweeps]:
         summary = store.read_json(path)
         about = {key: summary[key] for key in ("control", "adds_to") if key in summary}
         points = [about | point for point in summary["points"]]
-        if "adds_to" not in about or any("change" not in point for point in points):
+        if "adds_to" not in about or any("n_graded" not in point for point in points):
             raise InputError(f"{path} is from an earlier version: run steer_eval.py again")
         grouped.setdefault((summary["model"], summary["dataset"]), []).extend(points)
     return [Sweeps(model, dataset, tuple(points)) for (model, dataset), points in grouped.items()]
@@ -100,8 +100,8 @@ def sweep_section(root: Path, sweeps: Sweeps, folder: Path) -> Section:
     for kind, (figure, caption) in CURVES.items():
         if of_kind := [curve for curve in drawn if curve.kind == kind]:
             pictures.append(draw(steering_figure, of_kind, folder / f"{name}.{figure}.png", caption))
-    if drawn:
-        pictures.append(draw(tokens_figure, drawn, folder / f"{name}.tokens.png", TOKENS))
+    if counted := with_accuracy(drawn):
+        pictures.append(draw(tokens_figure, counted, folder / f"{name}.tokens.png", TOKENS))
     for control in dict.fromkeys(point["control"] for point in points):
         if of_control := by_layer([point for point in points if point["control"] == control]):
             path = folder / f"{name}.{store.slug(control)}.layers.png"

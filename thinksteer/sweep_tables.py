@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from thinksteer.intervals import Estimate
 from thinksteer.report import PAIRED
@@ -40,9 +41,9 @@ DIFFERENCES: tuple[Field, ...] = (
 )
 ENDINGS: tuple[Field, ...] = (
     (Column("budget", "tokens"), lambda point, change: point["max_length"]),
-    (Column("twin capped: n", "count"), lambda point, change: change and _n(change.accuracy_if_capped)),
+    (Column("twin capped: n", "count"), lambda point, change: _twins(change, "accuracy_if_capped")),
     (Column("twin capped: change", "change"), lambda point, change: change and change.accuracy_if_capped),
-    (Column("twin finished: n", "count"), lambda point, change: change and _n(change.accuracy_if_finished)),
+    (Column("twin finished: n", "count"), lambda point, change: _twins(change, "accuracy_if_finished")),
     (Column("twin finished: change", "change"), lambda point, change: change and change.accuracy_if_finished),
     (Column("hit the cap", "share"), lambda point, change: point["cap_rate"]),
     (Column("degenerate", "share"), lambda point, change: point["degenerate_rate"]),
@@ -76,11 +77,16 @@ def sweep_tables(where: str, name: str, points: Sequence[Point], contrasts: Sequ
     return made
 
 
-def _level(point: Point, key: str) -> Estimate:
-    return Estimate(point[key], *point[f"{key}_interval"], point["n_responses"])
+def _level(point: Point, key: str) -> Estimate | None:
+    n = point["n_graded" if key == "accuracy" else "n_responses"]
+    return None if point[key] is None else Estimate(point[key], *point[f"{key}_interval"], n)
 
 
-def _n(estimate: Estimate | None) -> int:
+def _twins(change: Change | None, part: Literal["accuracy_if_capped", "accuracy_if_finished"]) -> int | None:
+    """How many graded responses have such a twin (None: nothing is graded, or nothing compared)."""
+    if change is None or change.accuracy is None:
+        return None
+    estimate: Estimate | None = getattr(change, part)
     return 0 if estimate is None else estimate.n
 
 
