@@ -87,6 +87,8 @@ def test_each_measure_is_the_mean_of_what_responses_have_by_hand():
 def test_upstreams_share_is_of_the_four_targets_and_leaves_out_responses_without_them():
     found = level([MIXED], BACK, TARGET_TOKENS)
     assert found.value == pytest.approx(4 / 12) and found.n == 1
+    four = annotated(annotation("q", *((label, 2 * place, 2 * place + 2) for place, label in enumerate(LABELS))))
+    assert [level([four], label, TARGET_TOKENS).value for label in LABELS[2:]] == [1 / 4] * 4
     assert TARGET_TOKENS.has(UNSURE) and not TARGET_TOKENS.has(DEDUCE)
     assert TOKENS.has("made-up") and not TOKENS.has(ALL) and PER_RESPONSE.has(ALL)
     assert level([annotated(annotation("q"))], BACK, TARGET_TOKENS) is None
@@ -114,6 +116,8 @@ def test_a_difference_is_paired_and_over_those_that_have_a_value_in_both():
     assert difference(base, other, BACK, PER_RESPONSE).value == pytest.approx((0 + 0 + 1) / 3)
     with pytest.raises(InputError, match="share no"):
         difference(base, annotated(annotation("z")), BACK, TOKENS)
+    never = difference(MIXED, MIXED, "example-testing", TOKENS)
+    assert never.value == 0 and never.low == -never.high < -0.1  # two that never have it are no certainty
     again = annotated(annotation("a", (BACK, 0, 4), sample=1))
     with pytest.raises(InputError, match="share no"):  # another sample of the same question
         difference(base, again, BACK, TOKENS)
@@ -149,6 +153,10 @@ def test_effects_are_changes_from_weight_zero_of_the_control_for_every_label():
     runs = [run for run in sweep_runs() if not run.random or run.weight]  # random controls without a weight 0
     again = {(one.run.control, one.run.weight, one.label): one for one in effects(runs, TOKENS)}
     assert again[f"{BACK}.random0", 1.0, BACK].change == found[f"{BACK}.random0", 1.0, BACK].change
+    higher = [*sweep_runs(), *sweep_runs(strong=0.9, middle=0.7, control=f"{BACK}.layers1+2")]
+    found = {(one.run.control, one.run.weight, one.label): one for one in effects(higher, TOKENS)}
+    change = found[f"{BACK}.layers1+2", 1.0, BACK].change
+    assert change.value == pytest.approx(0.2, abs=0.03)
     assert {one.label for one in effects(sweep_runs(), TARGET_TOKENS)} == set(TARGET_TOKENS.among)
 
 
@@ -269,12 +277,13 @@ def test_settings_are_found_by_control_layer_and_weight(root, run):
 
 
 def test_without_weight_zero_or_with_two_budgets_nothing_is_compared(tmp_path):
-    def make(weight, budget):
-        path = store.steering_path(tmp_path, "m", "d", BACK, weight, None)
+    def make(weight, budget, control=BACK):
+        path = store.steering_path(tmp_path, "m", "d", control, weight, None)
         with store.run(path, {"max_length": budget}, [], False), store.RecordLog(path):
             pass
 
     make(1.0, 100)
+    make(0.0, 100, f"{BACK}.random0")
     with pytest.raises(InputError, match="no finished weight 0"):
         find_settings(tmp_path, "m", "d", [BACK])
     make(0.0, 200)

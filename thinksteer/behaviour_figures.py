@@ -47,8 +47,7 @@ def bars_figure(found: Sequence[Sweep], negative: float, positive: float, path: 
     figure, panels = frame(2, 2.4 + 2.6 * len(found), 4.2)
     for panel, measure in zip(panels, (TOKENS, TARGET_TOKENS), strict=True):
         drawn = [one for one in found if measure.has(one.runs[0].label)]
-        for group, sweep in enumerate(drawn):
-            _bars(panel, group, list(_group(sweep, negative, positive, measure)), named=not group)
+        _bars(panel, [list(_group(sweep, negative, positive, measure)) for sweep in drawn])
         panel.set_xticks(range(len(drawn)), [one.title.replace("-", "-\n", 1).replace(", ", "\n") for one in drawn])
         panel.set_xlim(-0.6, max(len(drawn), 1) - 0.4)
         panel.set_ylim(bottom=0)
@@ -72,16 +71,18 @@ def _group(sweep: Sweep, negative: float, positive: float, measure: Measure) -> 
                     yield value, colour, label
 
 
-def _bars(panel: Axes, group: int, bars: Sequence[tuple[Estimate, str, str]], named: bool) -> None:
-    """Side by side around x = `group`; each name is given once."""
-    width, seen = WIDTH / max(len(bars), 1), set()
-    for index, (value, colour, name) in enumerate(bars):
-        x, height = group + (index + 0.5) * width - WIDTH / 2, 100 * value.value
-        label = name if named and name not in seen else None
-        seen.add(name)
-        low, high = (height if end is None else 100 * end for end in (value.low, value.high))
-        error = {"yerr": [[height - low], [high - height]], "capsize": 2, "error_kw": {"linewidth": 1}}
-        panel.bar(x, height, 0.92 * width, color=colour, label=label, **error)
+def _bars(panel: Axes, groups: Sequence[Sequence[tuple[Estimate, str, str]]]) -> None:
+    """(value, colour, name) of the bars side by side around each group's number; each name is given once."""
+    seen = set()
+    for group, bars in enumerate(groups):
+        width = WIDTH / max(len(bars), 1)
+        for index, (value, colour, name) in enumerate(bars):
+            x, height = group + (index + 0.5) * width - WIDTH / 2, 100 * value.value
+            low, high = (height if end is None else 100 * end for end in (value.low, value.high))
+            error = [[max(0, height - low)], [max(0, high - height)]]  # rounding may put an end on the other side
+            label, style = None if name in seen else name, {"capsize": 2, "error_kw": {"linewidth": 1}}
+            panel.bar(x, height, 0.92 * width, color=colour, label=label, yerr=error, **style)
+            seen.add(name)
 
 
 def curves_figure(found: Sequence[Sweep], measure: Measure, path: Path) -> None:
@@ -91,12 +92,16 @@ def curves_figure(found: Sequence[Sweep], measure: Measure, path: Path) -> None:
     figure, panels = frame(rows * columns, 1 + 3.2 * columns, 0.6 + 3 * rows, rows=rows)
     for panel in panels[len(found) :]:
         panel.set_visible(False)
+    grey = next((index for index, sweep in enumerate(found) if any(sweep.random)), None)
     for index, (panel, sweep) in enumerate(zip(panels, found, strict=False)):
         label, pairs = sweep.runs[0].label, list(zip(sweep.runs, sweep.random, strict=True))
-        groups = [(Style(COLOURS[0], "-", "", None if index else "direction"), [(run,) for run in sweep.runs])]
+        groups = [
+            (Style(COLOURS[0], "-", "", "direction" if index == (grey or 0) else None), [(run,) for run in sweep.runs])
+        ]
         if any(sweep.random):
             random = [others or (run,) for run, others in pairs if others or not run.weight]
-            groups.insert(0, (Style(GREY, "-", "", None if index else "random directions of the same norms"), random))
+            name = "random directions of the same norms" if index == grey else None
+            groups.insert(0, (Style(GREY, "-", "", name), random))
         for style, settings in groups:
             values = [(one[0].weight, level([run.labelled for run in one], label, measure)) for one in settings]
             known = [(weight, value) for weight, value in values if value is not None]
@@ -105,7 +110,7 @@ def curves_figure(found: Sequence[Sweep], measure: Measure, path: Path) -> None:
         panel.set_title(sweep.title, fontsize=10)
         panel.set(xlabel="weight of the direction", ylabel=f"{measure.title} (%)" if index % columns == 0 else "")
         panel.set_ylim(bottom=0)
-    legend(figure, panels[0])
+    legend(figure, panels[grey or 0])
     save(figure, path)
 
 
@@ -113,10 +118,11 @@ def models_figure(models: Mapping[str, Labelled], path: Path) -> None:
     """The six labels of each model, of its sections above, of its tokens below."""
     figure, panels = frame(2, 9, 6.4, stacked=True)
     for panel, measure in zip(panels, (SECTIONS, TOKENS), strict=True):
-        for group, label in enumerate(LABELS):
+        groups = []
+        for label in LABELS:
             values = [(level([one], label, measure), index, name) for index, (name, one) in enumerate(models.items())]
-            bars = [(value, series(index).colour, name) for value, index, name in values if value is not None]
-            _bars(panel, group, bars, named=not group)
+            groups.append([(value, series(index).colour, name) for value, index, name in values if value is not None])
+        _bars(panel, groups)
         panel.set_xticks(range(len(LABELS)), [label.replace("-", "-\n") for label in LABELS])
         panel.set_ylim(bottom=0)
         panel.set_ylabel(f"{measure.title} (%)")

@@ -187,7 +187,7 @@ def contrasts(runs: Sequence[Run]) -> list[Contrast]:
             },
         )
         for run in runs
-        if run.weight and not run.random
+        if run.weight
         for other in beside_random(run, runs)
     ]
 
