@@ -1,8 +1,7 @@
 """Read the files that Venhoff et al. (2025) publish into the artifacts; what kind each is, is told by its content.
 
     python -m scripts.import_behaviours mean_vectors_deepseek-r1-distill-qwen-1.5b.pt --model deepseek-qwen-1.5b
-    python -m scripts.import_behaviours responses_deepseek-r1-distill-qwen-1.5b.json --model deepseek-qwen-1.5b \\
-        --dataset reasoning
+    python -m scripts.import_behaviours responses_deepseek-r1-distill-qwen-1.5b.json --model deepseek-qwen-1.5b
 
 Reads   FILE: mean_vectors_*.pt, layer_effects_*.pt, responses_*.json, steering_evaluation_results_*.json; of texts the
         tokenizer of --model, which their token ids are made with anew
@@ -37,7 +36,9 @@ def main() -> None:
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help=".pt or .json")
     cli.add_model(parser)
     parser.add_argument("--trust_remote_code", action="store_true", help="run Python code that comes with the model")
-    parser.add_argument("--dataset", default="reasoning", help="what to call upstream's tasks (default: %(default)s)")
+    parser.add_argument(
+        "--dataset", default="venhoff_tasks", help="what to call upstream's tasks (default: %(default)s)"
+    )
     parser.add_argument("--unscaled", action="store_true", help="directions as long as the difference comes out")
     cli.add_artifacts(parser)
     args = parser.parse_args()

@@ -339,6 +339,8 @@ def test_of_a_file_annotated_in_part_that_part_is_read(root, tmp_path):
     with store.run(path, {}, [responses], False), AnnotationLog(path) as log:
         for record in store.read_records(responses)[:3]:
             log.append(annotation(record.id, (BACK, 0, 4)))
+        with pytest.raises(InputError, match="1 of 1 files have no finished annotations by part"):
+            find_annotations(root, "tiny-reasoner", [responses], "part")
     records, labelled = read_labelled(responses, path)
     assert len(records) == len(labelled) == 3 and {(one.id, one.sample) for one in records} == set(labelled)
 

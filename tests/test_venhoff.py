@@ -206,9 +206,9 @@ def test_positive_and_negative_steering_are_not_swapped(saved, imported):
     answers = {name: answer(name) for name in ("negative", "original", "positive")}
     root, _ = imported(saved({BACK: [answers]}))
     for weight, name in ((-1.0, "negative"), (0.0, "original"), (1.0, "positive")):
-        [record] = store.read_records(store.steering_path(root, "tiny-reasoner", "reasoning", BACK, weight, None))
+        [record] = store.read_records(store.steering_path(root, "tiny-reasoner", "venhoff_tasks", BACK, weight, None))
         assert record.question == name
-        settings = store.run_settings(store.steering_path(root, "tiny-reasoner", "reasoning", BACK, weight, None))
+        settings = store.run_settings(store.steering_path(root, "tiny-reasoner", "venhoff_tasks", BACK, weight, None))
         assert settings["weight"] == weight and settings["max_length"] == 1000
 
 
