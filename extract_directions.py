@@ -10,19 +10,20 @@ Writes  directions/<model>/<control>.safetensors; beside it a figure of its norm
 import argparse
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from thinksteer import cli, models, store
 from thinksteer.activations import class_means, count_labels, read_at
-from thinksteer.directions import contrast, cosine
+from thinksteer.directions import contrast, cosine, pooled_mean, rescaled
 from thinksteer.figures import direction_figure
 from thinksteer.lengths import rule_text
 from thinksteer.methods import METHODS, family
 from thinksteer.methods.method import Method
 from thinksteer.models import ModelRef
-from thinksteer.stage import load_passages
+from thinksteer.stage import annotations, chosen_methods, load_passages
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -44,6 +45,12 @@ def parse_args() -> argparse.Namespace:
         type=cli.share,
         help="only spans that scripts.reroll_spans drew again so often (paper: 0.8)",
     )
+    parser.add_argument(
+        "--unscaled",
+        action="store_true",
+        help="as long as the difference comes out, where a method's paper rescales it",
+    )
+    cli.add_annotations(parser)
     parser.add_argument("--name", help="of the direction, with one --control (default: the control's)")
     cli.add_batch_tokens(parser)
     cli.add_artifacts(parser)
@@ -60,18 +67,19 @@ def main() -> None:
     paths = {one: store.direction_path(args.artifacts, ref.key, args.name or one) for one in args.control}
     settings = {"model": ref.key, "source": ref.source, "dataset": args.dataset}
     settings |= {"min_examples": args.min_examples, "after_norm": args.after_norm, "dtype": args.dtype}
-    settings |= {"min_reroll_rate": args.min_reroll_rate}
+    settings |= {"min_reroll_rate": args.min_reroll_rate, "annotations": args.annotations, "unscaled": args.unscaled}
     rules = {one: {"rule": rule_text(METHODS[one].rule(args, ref.quantile))} for one in args.control}
+    chosen = chosen_methods(args, responses)
 
     with ExitStack() as stack:
-        inputs = [responses, *models.fingerprint(ref)]
+        inputs = [responses, *annotations(args, responses), *models.fingerprint(ref)]
         runs = {
             one: stack.enter_context(
                 store.run(path, settings | rules[one], [*inputs, *rerolls(args, ref, one)], args.overwrite)
             )
             for one, path in paths.items()
         }
-        missing = [METHODS[one] for one, run in runs.items() if not run.finished]
+        missing = [method for method in chosen if not runs[method.name].finished]
         if missing:
             sources = {"responses_sha256": ",".join(store.sha256(file) for file in store.record_files(responses))}
             sources |= {package: version(package) for package in ("torch", "transformers")}
@@ -97,7 +105,8 @@ def alike(methods: Sequence[Method]) -> list[list[Method]]:
     """The methods that read the same positions of the same spans: one pass of the model serves each group."""
     groups: dict[object, list[Method]] = {}
     for method in methods:
-        groups.setdefault((method.passages, method.reading.shift, method.reading.limit), []).append(method)
+        anywhere = replace(method.reading, site="block_out")
+        groups.setdefault((method.passages, anywhere), []).append(method)
     return list(groups.values())
 
 
@@ -113,18 +122,21 @@ def extract(
     rates = [store.reroll_rates(path) for path in rerolls(args, ref, methods[0].name)]
     kept = {span for span, rate in rates[0].items() if rate >= args.min_reroll_rate} if rates else None
     passages = load_passages(args, ref, methods, methods[0].rule(args, ref.quantile), kept)
-    counts = count_labels(passages)
+    spans = read_at(passages, methods[0].reading)
+    counts = count_labels(spans)
     sites = list(dict.fromkeys(method.reading.site for method in methods))
-    found = class_means(model, read_at(passages, methods[0].reading), sites, args.batch_tokens, args.after_norm)
+    found = class_means(model, spans, sites, args.batch_tokens, args.after_norm)
     for method in methods:
         means = found.means[method.reading.site]
         direction = contrast(means, counts, method.terms)
         toward = contrast(means, counts, {labels: factor for labels, factor in method.terms.items() if factor > 0})
         angle = cosine(toward, toward - direction)
+        if method.length_of and not args.unscaled:
+            direction = rescaled(direction, pooled_mean(means, counts, [method.length_of]))
         with store.atomic(store.figure_path(paths[method.name])) as partial:
             direction_figure(direction.norm(dim=-1).tolist(), angle.tolist(), partial)
         own = {"method": method.name, "read_site": method.reading.site}
-        own |= {f"n_{label}": str(counts.get(label, 0)) for label in method.labels}
+        own |= {f"n_{label}": str(counts.get(label, 0)) for labels in method.terms for label in labels}
         store.write_safetensors(paths[method.name], {"direction": direction}, own | about)
 
 

@@ -4,7 +4,8 @@
     python steer_eval.py --model deepseek-qwen-1.5b --dataset gsm8k --n_questions 200 --max_length 8192
     python steer_eval.py --layer each --direction_weight -1 1 --n_questions 100
 
-Reads   directions/<model>/<control>.safetensors, a dataset (--dataset, --data_file)
+Reads   directions/<model>/<control>.safetensors, a dataset (--dataset, --data_file); for --layer strongest
+        layers/<model>/<dataset>.<control>.json (scripts.layer_effects)
 Writes  steering/<model>/<dataset>/<control>/<weight>[.layer<k>].jsonl and summary.json with figures of accuracy and
         length against the weight and by layer; for --control_direction random the folder is <control>.random<seed>
 
@@ -46,7 +47,14 @@ def parse_args() -> argparse.Namespace:
         action=cli.Distinct,
         help="times the direction (default: as in the control's paper)",
     )
-    parser.add_argument("--layer", nargs="+", help="steer only these, one at a time, or `each` (default: the paper's)")
+    parser.add_argument(
+        "--layer",
+        nargs="+",
+        help="steer only these, one at a time, or `each`, or the `strongest` of layers/ (default: the paper's)",
+    )
+    parser.add_argument(
+        "--together", action="store_true", help="all of --layer at once, each with its share of the weight"
+    )
     parser.add_argument(
         "--layer_numbering", choices=["blocks", "hidden_states"], default="blocks", help="default: %(default)s"
     )
@@ -64,6 +72,8 @@ def parse_args() -> argparse.Namespace:
     penalties = [one in PENALTIES for one in args.control]
     if (args.words or args.first_tokens) and not all(penalties):
         parser.error("--words and --first_tokens go with penalties")
+    if args.together and not args.layer:
+        parser.error("--together goes with --layer")
     if (args.layer or args.direction or args.control_direction) and any(penalties):
         parser.error("--layer, --direction and --control_direction go with directions, a penalty has none")
     return args
@@ -76,37 +86,49 @@ def main() -> None:
     conditional = any(METHODS[one].conditional for one in args.control if one in METHODS)
     with Generator(args, ref, steering="conditional" if conditional else "everywhere") as generator:
         for control in args.control:
-            name = (penalise if control in PENALTIES else sweep)(generator, control, problems)
-            summarise(args, ref.key, name, adds_to="logits" if control in PENALTIES else "layers")
+            (penalise if control in PENALTIES else sweep)(generator, control, problems)
 
 
-def sweep(generator: Generator, control: str, problems: list[Problem]) -> str:
-    """Answer the problems at every layer and weight that the flags name; returns the name of what was added."""
+def sweep(generator: Generator, control: str, problems: list[Problem]) -> None:
+    """Answer the problems at every layer and weight that the flags name, and sum up."""
     args, model, method = generator.args, generator.ref.key, METHODS[control]
-    source = store.direction_path(args.artifacts, model, args.direction or control)
-    name, direction = args.name or args.direction or control, store.read_direction(source)
+    sources = [store.direction_path(args.artifacts, model, args.direction or control)]
+    name, direction = args.name or args.direction or control, store.read_direction(sources[0])
+    if args.layer == ["strongest"]:
+        sources.append(store.layer_effects_path(args.artifacts, model, args.dataset, name))
+        if not sources[1].is_file():
+            raise InputError(f"{sources[1]} is missing: run python -m scripts.layer_effects --control {control}")
+        layers: Sequence[int | None] = [store.read_json(sources[1])["strongest"]]
+    else:
+        layers = chosen_layers(args.layer, args.layer_numbering, len(direction), method.layer(len(direction)))
+    places = {layer: tuple(range(len(direction))) if layer is None else (layer,) for layer in layers}
+    together = {}
+    if args.together:
+        places = {None: tuple(layer for layer in layers if layer is not None)}
+        together = {"layers": list(places[None])}
+        name += ".layers" + "+".join(map(str, places[None]))
     if args.control_direction == "random":
         name, direction = f"{name}.random{args.control_seed}", random_like(direction, args.control_seed)
-    layers = chosen_layers(args.layer, args.layer_numbering, len(direction), method.layer(len(direction)))
     weights = args.direction_weight or method.weights
     where = (
         method.where(generator.reader) if method.conditional else EVERYWHERE
     )  # the vocabulary is not read for nothing
     # Weight 0 is the same in every layer.
-    for layer, weight in dict.fromkeys((at if by else None, by) for at, by in product(layers, weights)):
-        print(f"{name}: weight {weight:g}, {'all layers' if layer is None else f'layer {layer}'}")
-        at = tuple(range(len(direction))) if layer is None else (layer,)
+    for layer, weight in dict.fromkeys((at if by else None, by) for at, by in product(places, weights)):
+        about = {"control": name, "method": control, "weight": weight, "layer": layer} | together
+        print(f"{name}: weight {weight:g}" + (f", {place(about | {'adds_to': 'layers'})}" if weight else ""))
+        at = places[layer] if weight else ()
         if weight and not direction[list(at)].any():
-            raise InputError(f"{source} has no vector for layer {layer}: choose another --layer")
-        edits = [Edit(method.site, direction, at, weight, where)] if weight else []
+            raise InputError(f"{sources[0]} has no vector for layer {layer}: choose another --layer")
+        coef = weight / len(at) if together and weight else weight
+        edits = [Edit(method.site, direction, at, coef, where)] if weight else []
         output = store.steering_path(args.artifacts, model, args.dataset, name, weight, layer, args.shard)
-        about = {"control": name, "method": control, "weight": weight, "layer": layer}
-        generator.write(output, args.dataset, problems, edits, [source], **about)
-    return name
+        generator.write(output, args.dataset, problems, edits, sources, **about)
+    summarise(args, model, {"control": name, "adds_to": "layers"} | together)
 
 
-def penalise(generator: Generator, control: str, problems: list[Problem]) -> str:
-    """Answer the problems with every weight added to the logits of a penalty's tokens; returns the folder's name."""
+def penalise(generator: Generator, control: str, problems: list[Problem]) -> None:
+    """Answer the problems with every weight added to the logits of a penalty's tokens, and sum up."""
     args, penalty = generator.args, PENALTIES[control]
     name, words = args.name or control, args.words or penalty.words
     tokens = generator.reader.tokens_with(words)
@@ -117,7 +139,7 @@ def penalise(generator: Generator, control: str, problems: list[Problem]) -> str
         about |= {"words": words, "first_tokens": args.first_tokens}
         bias = LogitBias(tokens, weight, args.first_tokens) if weight else None
         generator.write(output, args.dataset, problems, bias=bias, **about)
-    return name
+    summarise(args, generator.ref.key, {"control": name, "adds_to": "logits"})
 
 
 def chosen_layers(
@@ -137,13 +159,13 @@ def chosen_layers(
     return sorted({int(text) - first for text in asked})
 
 
-def summarise(args: argparse.Namespace, model: str, name: str, adds_to: str) -> None:
+def summarise(args: argparse.Namespace, model: str, control: dict[str, Any]) -> None:
     """summary.json and the figures, from all finished settings that are there, also those of earlier calls.
 
     Another shard may finish, sum up more and write that before this one has written, so look again after writing.
     """
-    path = store.steering_summary_path(args.artifacts, model, args.dataset, name)
-    about = {"model": model, "dataset": args.dataset, "control": name, "adds_to": adds_to}
+    path = store.steering_summary_path(args.artifacts, model, args.dataset, control["control"])
+    about = {"model": model, "dataset": args.dataset} | control
     summed = None
     while (finished := store.finished_records(path.parent)) != summed:
         write_summary(path, finished, about)

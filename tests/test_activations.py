@@ -155,3 +155,9 @@ def test_the_state_of_each_span_is_that_of_its_passage_read_alone(model, passage
     found = span_states(model, read_at(passages, reading), reading.site, max_batch_tokens)
     assert found.shape == (len(truth), 3, 32)
     torch.testing.assert_close(found, torch.stack(truth), rtol=0, atol=1e-9)
+
+
+def test_a_whole_is_one_more_example_that_is_neither_shifted_nor_limited():
+    passage = Passage("p", tuple(range(30)), (Span("b", 12, 20), Span("a", 5, 9)))
+    (read,) = read_at([passage], Reading("block_out", shift=-1, limit=3, whole="all"))
+    assert read.spans == (Span("b", 11, 14), Span("a", 4, 7), Span("all", 5, 20))

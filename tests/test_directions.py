@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from thinksteer.directions import contrast, cosine, random_like, unit
+from thinksteer.directions import contrast, cosine, random_like, rescaled, unit
 from thinksteer.records import InputError
 
 
@@ -64,3 +64,14 @@ def test_cosine_is_taken_layer_by_layer():
     first = torch.tensor([[1.0, 0.0], [0.0, 2.0], [1.0, 1.0]])
     second = torch.tensor([[5.0, 0.0], [0.0, -1.0], [1.0, -1.0]])
     torch.testing.assert_close(cosine(first, second), torch.tensor([1.0, -1.0, 0.0]))
+
+
+def test_a_rescaled_direction_has_the_other_ones_length_in_each_layer():
+    direction, like = torch.tensor([[3.0, 4.0], [0.0, 2.0]]), torch.tensor([[0.0, 10.0], [1.0, 0.0]])
+    assert rescaled(direction, like).tolist() == [[6.0, 8.0], [0.0, 1.0]]
+
+
+def test_a_layer_without_a_vector_has_none_at_random():
+    direction = torch.tensor([[3.0, 4.0], [0.0, 0.0]])
+    found = random_like(direction, seed=0)
+    assert found[0].norm().item() == pytest.approx(5) and not found[1].any()

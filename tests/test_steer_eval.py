@@ -71,8 +71,7 @@ def test_either_numbering_names_the_same_layer(root):
 
 def test_no_steering_is_run_once_for_all_layers(root):
     out = steer(root, "--control", "seal_sum", "--direction_weight", 0, 1, "--layer", 1, 4)
-    said = re.findall(r"weight (\S+), ((?:all|layer) .+)", out)
-    assert said == [("0", "all layers"), ("1", "layer 1"), ("1", "layer 4")]
+    assert re.findall(r"seal_sum: weight (.+)", out) == ["0", "1, layer 1", "1, layer 4"]
     points = store.read_json(store.steering_summary_path(root, MODEL, DATASET, "seal_sum"))["points"]
     assert {(point["weight"], point["layer"]) for point in points} == {(0.0, None), (1.0, 1), (1.0, 4)}
     assert all(point["accuracy_change"] for point in points if point["weight"])
@@ -119,6 +118,34 @@ def test_a_layer_without_a_vector_is_an_error_and_not_no_steering(root):
     assert "has no vector for layer 2" in fail("steer_eval.py", *flags, "--layer", 2, "--direction_weight", 1)
 
 
+def test_several_layers_together_share_the_weight(root):
+    direction = store.read_direction(store.direction_path(root, MODEL, "seal")) / 4
+    shared = torch.zeros_like(direction)
+    shared[[1, 4]] = direction[[1, 4]] / 2
+    for name, vectors in (("whole", direction), ("shared", shared)):
+        store.write_safetensors(store.direction_path(root, MODEL, name), {"direction": vectors}, {"method": "seal"})
+    steer(root, "--control", "thinking_length_mlp", "--direction", "shared", "--direction_weight", 0, 1)
+    flags = ("--control", "thinking_length_mlp", "--direction", "whole", "--layer", 1, 4, "--together")
+    assert "weight 1, layers 1, 4, 1/2 each" in steer(root, *flags, "--direction_weight", 0, 1)
+    one, other = records(root, "shared", 1.0), records(root, "whole.layers1+4", 1.0)
+    assert {id: record.token_ids for id, record in one.items()} == {id: other[id].token_ids for id in other}
+    plain = records(root, "shared", 0.0)
+    assert sum(one[id].token_ids != plain[id].token_ids for id in one) > 3
+    assert store.read_json(store.steering_summary_path(root, MODEL, DATASET, "whole.layers1+4"))["layers"] == [1, 4]
+    steer(root, *flags, "--direction_weight", 1, "--control_direction", "random")
+    assert records(root, "whole.layers1+4.random0", 1.0)
+
+
+def test_the_strongest_layer_is_read_from_its_file(root):
+    path = store.layer_effects_path(root, MODEL, DATASET, "seal")
+    store.write_json(path, {"strongest": 2})
+    steer(root, "--control", "seal", "--direction_weight", 2.5, "--layer", "strongest")
+    assert records(root, "seal", 2.5, 2)
+    flags = ("--artifacts", root, *ASKED, "--control", "seal_sum", "--layer", "strongest")
+    assert "scripts.layer_effects" in fail("steer_eval.py", *flags, "--direction_weight", 1)
+
+
 def test_flags_of_directions_and_of_penalties_are_not_mixed():
     assert "go with penalties" in fail("steer_eval.py", "--control", "seal", "--words", "wait")
+    assert "--together goes with --layer" in fail("steer_eval.py", "--control", "seal", "--together")
     assert "a penalty has none" in fail("steer_eval.py", "--control", "seal_penalty", "--layer", "3")

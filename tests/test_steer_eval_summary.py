@@ -31,7 +31,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def summarise(folder: Path, adds_to: str = "layers") -> dict:
-    steer_eval.summarise(Namespace(artifacts=folder.parents[3], dataset="d"), "m", "seal", adds_to)
+    steer_eval.summarise(
+        Namespace(artifacts=folder.parents[3], dataset="d"), "m", {"control": "seal", "adds_to": adds_to}
+    )
     return store.read_json(folder / "summary.json")
 
 

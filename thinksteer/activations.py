@@ -58,7 +58,14 @@ def read_at(passages: Sequence[Passage], reading: Reading) -> list[Passage]:
         start, end = span.start + reading.shift, span.end + reading.shift
         return replace(span, start=start, end=end if reading.limit is None else min(end, start + reading.limit))
 
-    return [replace(passage, spans=tuple(map(positions, passage.spans))) for passage in passages]
+    def spans(passage: Passage) -> tuple[Span, ...]:
+        own = tuple(map(positions, passage.spans))
+        if reading.whole is None:
+            return own
+        ends = min(span.start for span in passage.spans), max(span.end for span in passage.spans)
+        return (*own, Span(reading.whole, *ends))
+
+    return [replace(passage, spans=spans(passage)) for passage in passages]
 
 
 def count_labels(passages: Sequence[Passage]) -> dict[str, int]:

@@ -108,7 +108,7 @@ def token_spans(record: Record, reader: Reader) -> list[tuple[int, int]]:
     at, text = 0, ""
     for token in record.token_ids:
         start, group = at + len(text.rstrip(BROKEN)), (*group, token)
-        text = alone[token] if len(group) == 1 else ""
+        text = alone[token]
         if not text or not response.startswith(text, at):
             text = reader.decode(before + group)[len(reader.decode(before)) :]
         spans.append((min(start, len(response)), min(at + len(text), len(response))))

@@ -107,6 +107,12 @@ def add_rules(parser: argparse.ArgumentParser) -> None:
         add_flags(parser)
 
 
+def add_annotations(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--annotations", help="labelled spans of annotations/<this>/ (scripts.annotate), not by the method's own rule"
+    )
+
+
 def add_data(parser: argparse.ArgumentParser, several: bool = False) -> None:
     """The flags that choose questions; with `several`, `--dataset` takes any number of keys."""
     what = "dataset key, or a name of your own for --data_file (default: %(default)s)"

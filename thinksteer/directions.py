@@ -39,11 +39,16 @@ def unit(vectors: Tensor) -> Tensor:
     return vectors / norms
 
 
+def rescaled(direction: Tensor, like: Tensor) -> Tensor:
+    """A direction `[L, D]` made as long, layer by layer, as another vector `[L, D]`."""
+    return unit(direction) * like.norm(dim=-1, keepdim=True)
+
+
 def random_like(direction: Tensor, seed: int) -> Tensor:
     """The control for a direction `[L, D]`: random ones, independent between layers, each as long as the real one."""
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(direction.shape, generator=generator, dtype=torch.float64).to(direction)
-    return unit(noise) * direction.norm(dim=-1, keepdim=True)
+    return rescaled(noise, direction)
 
 
 def cosine(first: Tensor, second: Tensor) -> Tensor:

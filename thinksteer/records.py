@@ -170,11 +170,13 @@ class Passage:
 @dataclass(frozen=True)
 class Reading:
     """Where a span [start, end) is read: at `site`, the positions [start + shift, end + shift), the first `limit` of
-    them (None: all). With shift -1 these are the positions that predict the span's tokens."""
+    them (None: all). With shift -1 these are the positions that predict the span's tokens. `whole` is the label of one
+    more example that each passage makes: from its first span's start to its last one's end, as it stands."""
 
     site: Site
     shift: int = 0
     limit: int | None = None
+    whole: str | None = None
 
 
 @dataclass(frozen=True)

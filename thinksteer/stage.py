@@ -9,13 +9,16 @@ from types import TracebackType
 from typing import Any, Self
 
 from thinksteer import data, models, store
+from thinksteer.annotation import passage
+from thinksteer.annotations import annotations_path, read_annotations
 from thinksteer.engines import Engine, Loading, Steering, default_engine, engine_class
 from thinksteer.engines.sampling import sampling_from
 from thinksteer.generation import records, requests
 from thinksteer.grading import Grader
+from thinksteer.methods import METHODS
 from thinksteer.methods.method import Method, Rule, labelled
 from thinksteer.models import ModelRef
-from thinksteer.records import Edit, InputError, LogitBias, Passage, Problem, Sampling
+from thinksteer.records import Edit, InputError, LogitBias, Passage, Problem, Record, Sampling
 from thinksteer.thinking import Reader
 
 
@@ -29,6 +32,26 @@ def load_problems(args: argparse.Namespace, dataset: str) -> list[Problem]:
     if parts > len(problems):
         raise InputError(f"--shard {part}/{parts}: there are only {len(problems)} questions to divide")
     return problems[part::parts]
+
+
+def annotations(args: argparse.Namespace, responses: Path) -> list[Path]:
+    """The file that --annotations means for these responses, if it was given."""
+    return [annotations_path(args.artifacts, responses, args.annotations)] if args.annotations else []
+
+
+def chosen_methods(args: argparse.Namespace, responses: Path) -> list[Method]:
+    """The methods of --control; with --annotations the spans that they compare are those of that file."""
+    methods = [METHODS[control] for control in args.control]
+    for file in annotations(args, responses):
+
+        def annotated(records: Sequence[Record], rule: Rule, reader: Reader, file: Path = file) -> list[Passage]:
+            found = read_annotations(file, responses)
+            pairs = [(record, found.get((record.id, record.sample))) for record in records]
+            passages = [passage(record, one, reader) for record, one in pairs if one is not None]
+            return [one for one in passages if one.spans]
+
+        methods = [replace(method, passages=annotated) for method in methods]
+    return methods
 
 
 def load_passages(

@@ -16,7 +16,7 @@ Runs = Mapping[tuple[int | None, float], tuple[Sequence[Record], int]]
 
 Point = Mapping[str, Any]
 """One setting of a summary: "weight", "layer", "change" and the keys of `analysis.metrics`, with the summary's
-"control" and "adds_to": what the weight is added to, "layers" or "logits"."""
+"control" and "adds_to": what the weight is added to, "layers" or "logits"; with "layers", those that share it."""
 
 Kind = Literal["all layers", "one layer", "logits"]
 """What a weight is of; weights of different kinds do not compare."""
@@ -107,6 +107,8 @@ def place(point: Point) -> str:
     """Where the weight is added, in words."""
     if not point["weight"]:
         return "–"
+    if shared := point.get("layers"):
+        return f"layers {', '.join(map(str, shared))}, 1/{len(shared)} each"
     return kind_of(point) if point["layer"] is None else f"layer {point['layer']}"
 
 

@@ -15,7 +15,7 @@ from thinksteer.sweep_tables import Contrast, sweep_tables
 
 BANDS = "bands: 95 % intervals."
 CURVES = {  # a kind of curve: its figure and caption; weights of different kinds do not share an axis
-    "all layers": ("steering", f"Steered in all layers; {BANDS}"),
+    "all layers": ("steering", f"Steered in all layers, or in several at once; {BANDS}"),
     "one layer": ("steering_one_layer", f"Steered in one layer; {BANDS}"),
     "logits": ("steering_logits", f"Weights added to the logits of some tokens; {BANDS}"),
 }
@@ -39,7 +39,7 @@ def find_sweeps(root: Path, models: Sequence[str] | None) -> list[Sweeps]:
     grouped: dict[tuple[str, str], list[Point]] = {}
     for path in summary_paths(root, models):
         summary = store.read_json(path)
-        about = {key: summary[key] for key in ("control", "adds_to") if key in summary}
+        about = {key: summary[key] for key in ("control", "adds_to", "layers") if key in summary}
         points = [about | point for point in summary["points"]]
         if "adds_to" not in about or any("n_graded" not in point for point in points):
             raise InputError(f"{path} is from an earlier version: run steer_eval.py again")

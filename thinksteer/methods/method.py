@@ -32,7 +32,8 @@ class Method:
     - `passages` labels spans of records by a rule, which `rule` makes from the flags of `add_flags` and the share that
       the model's table states, if it does. `classify` labels a span by its text, where that is all it takes; `cure`
       says what would give enough examples of each label.
-    - `reading` is where the labelled spans are read, `terms` what is made of the labels' means.
+    - `reading` is where the labelled spans are read, `terms` what is made of the labels' means; `length_of` names the
+      label whose mean gives the direction its length (None: it keeps its own).
     - `site`, `layer`, `where`: the place of the addition, the layer of a model with so many (None: all at once), and at
       which tokens. `weights` are the paper's.
     """
@@ -45,6 +46,7 @@ class Method:
     terms: Terms
     site: Site
     weights: tuple[float, ...]
+    length_of: str | None = None
     layer: Callable[[int], int | None] = all_layers
     where: Callable[[Reader], Condition] = everywhere
     classify: Callable[[str, Rule], str] | None = None
@@ -57,8 +59,8 @@ class Method:
 
     @property
     def labels(self) -> list[str]:
-        """The labels that the direction is made of."""
-        return [label for labels in self.terms for label in labels]
+        """The labels of spans that the direction is made of."""
+        return [label for labels in self.terms for label in labels if label != self.reading.whole]
 
 
 def labelled(
@@ -82,6 +84,8 @@ def labelled(
         passages = [passage for passage in passages if passage.spans]
     counts = Counter(span.label for passage in passages for span in passage.spans)
     for method in methods:
+        if method.reading.whole:
+            counts[method.reading.whole] = len(passages)
         found = {" or ".join(labels): sum(counts[label] for label in labels) for labels in method.terms}
         if min(found.values()) < enough:
             found = " and ".join(f"{count} {labels}" for labels, count in found.items())
