@@ -162,6 +162,7 @@ def test_answers_come_as_they_arrive_those_in_the_cache_first(cache):
         order = []
         for index, _ in asking:
             order.append(index)
+            assert len(cache.read_bytes().splitlines()) >= len(order)  # on the disk before it is seen
             if len(order) == 5:
                 others.set()
     assert order[0] == 5 and order[-1] == 0 and sorted(order) == list(range(6)) and len(server.asked) == 6
@@ -293,12 +294,13 @@ def test_an_endpoint_that_answers_with_something_else_is_an_input_error(cache, c
 
 
 def test_the_key_is_sent_and_is_nowhere_else(cache, monkeypatch):
-    monkeypatch.setenv("MY_KEY", f"{SECRET}\n")
+    own = "sk-of-another-vendor"
+    monkeypatch.setenv("MY_KEY", f"{own}\n")
     with serving() as server:
         asking = judge(server, cache, endpoint={"api_key_env": "MY_KEY"})
         list(asking.answers(PROMPTS[:1]))
-        assert server.headers[0]["Authorization"] == f"Bearer {SECRET}"
-        assert SECRET not in cache.read_text() and SECRET not in repr((asking.endpoint, vars(asking)))
+        assert server.headers[0]["Authorization"] == f"Bearer {own}"
+        assert own not in cache.read_text() and own not in repr((asking.endpoint, vars(asking)))
         monkeypatch.delenv("MY_KEY")
         assert list(asking.answers(PROMPTS[1:2])) == [(0, "answer to prompt 1")]  # a server without keys
 
@@ -306,12 +308,13 @@ def test_the_key_is_sent_and_is_nowhere_else(cache, monkeypatch):
 PRICED = {"price_in": 1000.0, "price_out": 2000.0}  # 10 in, 20 out: 0.05 USD an answer
 
 
-def test_no_request_is_started_once_the_cap_is_reached_over_all_runs(cache):
+def test_no_request_is_started_once_the_cap_is_reached_over_all_runs(cache, capsys):
     with serving() as server:
         for _ in range(2):
             _, error = error_of(judge(server, cache, endpoint=PRICED, max_cost=0.12).answers(PROMPTS))
             assert len(server.asked) == 3
             assert "--max_cost 0.12" in error and "0.1500 USD" in error and str(cache) in error
+            assert "0.1500 USD]" in capsys.readouterr().err  # of the progress bar
         assert "9 of 9" in error
         with AnswerLog(cache) as log:
             assert log.paid == pytest.approx(0.15)
@@ -365,9 +368,11 @@ CHILD = """
 import sys, time
 from pathlib import Path
 from thinksteer.judge import Endpoint, Judge
-for _ in Judge(Endpoint(sys.argv[1], "m"), Path(sys.argv[2]), concurrency=2).answers(sys.argv[3:]):
+asking = Judge(Endpoint(sys.argv[1], "m"), Path(sys.argv[2]), concurrency=2).answers(sys.argv[3:])
+for _ in asking:
     time.sleep(60)  # a slow caller: what arrives meanwhile has to be kept, too
 """
+FAILS = CHILD.replace("time.sleep(60)", "sys.exit('a bug')")
 
 
 def test_after_kill_9_nothing_that_had_arrived_is_asked_again(cache):
@@ -434,6 +439,13 @@ def test_a_caller_that_stops_listening_stops_the_asking(cache):
         time.sleep(0.2)
         assert count == len(server.asked) < 12
         assert sorted(judge(server, cache, concurrency=4).answers(PROMPTS)) == expected(PROMPTS)
+
+
+def test_a_script_that_fails_while_it_asks_ends(cache):
+    with serving(lambda prompt, number: time.sleep(0.05 if number < 3 else 5) or good(prompt)) as server:
+        command = [sys.executable, "-c", FAILS, server.url, str(cache), *PROMPTS]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "a bug" in done.stderr and len(server.asked) < 12
 
 
 def flags(*given):

@@ -6,12 +6,13 @@ the answers that its cache does not hold.
 
 import argparse
 import asyncio
+import atexit
 import hashlib
 import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -128,8 +129,13 @@ class Judge:
             return
         arrived: SimpleQueue[Answer | None] = SimpleQueue()
         left = len(missing)
-        with start_blocking_portal() as portal:  # left by an exception, it cancels what is on its way
+        with ExitStack() as stack:
+            # A caller that fails may hold this until Python ends, when it is too late to wait for a thread.
+            atexit.register(stack.close)
+            stack.callback(atexit.unregister, stack.close)
+            portal = stack.enter_context(start_blocking_portal())
             asking = portal.start_task_soon(self._ask_all, prompts, missing, log, arrived.put)
+            stack.callback(asking.cancel)  # what is on its way, when the caller has stopped listening
             asking.add_done_callback(lambda _: arrived.put(None))
             for answer in iter(arrived.get, None):
                 left -= 1
