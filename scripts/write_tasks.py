@@ -86,8 +86,8 @@ def write(asked: Judge, count: int) -> list[tuple[str, str]]:
             return list(islice(((name, found[name][turn]) for turn in range(count) for name in CATEGORIES), count))
     got = sum(map(len, found.values()))
     raise InputError(
-        f"{asked.endpoint.model}: after {ROUNDS} rounds {got} of {count} tasks are new and readable: ask for fewer with "
-        "--n_tasks, or use another --endpoint_model"
+        f"{asked.endpoint.model}: after {ROUNDS} rounds {got} of {count} tasks are new and readable; ask for fewer "
+        "with --n_tasks, or use another --endpoint_model"
     )
 
 
