@@ -182,9 +182,7 @@ def write(
 
 def after_thinking(response: Response, template: Template) -> str:
     """The answer of a model that may think first; nothing if its thinking never ended."""
-    if response.status == "no_think":
-        return response.text
-    return response.text.partition(template.close)[2] if response.status == "closed" else ""
+    return response.text if response.status == "no_think" else response.text.partition(template.close)[2]
 
 
 def describe(records: Sequence[Record], annotations: Sequence[Annotation]) -> str:

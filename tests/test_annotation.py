@@ -12,7 +12,18 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from thinksteer import thinking
-from thinksteer.annotation import LABELS, Section, annotate, locate, parse, render, solid, thinking_text, token_spans
+from thinksteer.annotation import (
+    LABELS,
+    Section,
+    annotate,
+    locate,
+    parse,
+    passage,
+    render,
+    solid,
+    thinking_text,
+    token_spans,
+)
 from thinksteer.models import load_tokenizer, resolve
 from thinksteer.records import InputError
 from thinksteer.thinking import TEMPLATES, Reader
@@ -92,6 +103,16 @@ def test_a_section_within_a_token_that_began_before_it_has_no_token():
     assert (first.first, first.last) == (0, 1) and second.first == second.last
 
 
+def test_a_passage_has_the_sections_as_spans_of_prompt_and_response():
+    one = thought("Monday: 4+9=13. Yes.")
+    bare = Section("x", 9, 9, 3, 3)
+    made = annotate(one, READER, '["deduction"]Monday: 4+9=13.["end-section"]["y"]Yes.["end-section"]')
+    found = passage(one, replace(made, sections=(*made.sections, bare)), READER)
+    assert (found.id, found.sample) == ("q1", 0) and found.ids == READER.encode(one.prompt) + one.token_ids
+    texts = [(span.label, READER.decode(found.ids[span.start : span.end]).strip()) for span in found.spans]
+    assert texts == [("deduction", "Monday: 4+9=13."), ("y", "Yes.")]
+
+
 def test_repeated_sentences_go_to_their_own_places():
     one = thought("So 4. Wait, so 4. So 4. Yes. So 4.")
     pieces = [("deduction", "So 4."), ("backtracking", "Wait, so 4."), ("deduction", "So 4. Yes."), ("x", "So 4.")]
@@ -106,6 +127,7 @@ def test_repeated_sentences_go_to_their_own_places():
     [
         ('["deduction"]a["end-section"]', [("deduction", "a")]),
         ("[deduction]a[end-section]", [("deduction", "a")]),
+        ("[Deduction]a[END-SECTION]b", [("deduction", "a")]),
         ("['deduction']a['end-section']", [("deduction", "a")]),
         ("[“Adding_Knowledge”]a[”end-section“]", [("adding-knowledge", "a")]),  # the six, however they are written
         ('["summing-up_2"]a["end-section"]', [("summing-up_2", "a")]),  # an invented label, kept as it is
@@ -141,6 +163,14 @@ def test_a_made_up_piece_whose_text_comes_much_later_is_left_out_and_not_the_pie
     text = "Add them. Then halve it. Then check. Halve again. Done: 4."
     pieces = ["Add them.", "Done: 4.", "Then halve it.", "Then check.", "Halve again."]
     assert [place is None for place in locate(text, pieces)] == [False, True, False, False, False]
+
+
+def test_the_more_of_the_text_is_covered_the_better_whatever_the_number_of_pieces():
+    assert locate("x. y. One two three.", ["One two three.", "x.", "y."]) == [(6, 20), None, None]
+
+
+def test_annotated_text_without_its_marks_is_the_text():
+    assert render("a b\nc d", [("x", 2, 5), ("y", 6, 7)]) == 'a ["x"]b\nc["end-section"] ["y"]d["end-section"]'
 
 
 def test_a_piece_given_twice_has_the_first_label():

@@ -71,6 +71,7 @@ def test_every_checking_thought_is_uncertain_and_every_other_way_backtracks():
         ("uncertainty-estimation", "Hmm, I'm not sure about that."),
         ("uncertainty-estimation", "So wait, is that right?"),
         ("uncertainty-estimation", "That’s correct."),
+        ("uncertainty-estimation", "2. **Maybe** it is 4."),
         ("uncertainty-estimation", "Let me double-check the sum."),
         ("backtracking", "Let me try another approach."),
         ("backtracking", "Wait, maybe there's a better way."),  # turning away says more than hesitating
