@@ -147,6 +147,15 @@ def test_the_batches_do_not_change_the_effects(qwen, max_batch_tokens):
         same(getattr(one, name), getattr(other, name))
 
 
+def test_no_pass_holds_more_than_the_passage_and_its_own_copies(qwen):
+    masks = []
+    attention = qwen.model.layers[0].self_attn
+    attention.register_forward_pre_hook(lambda *args: masks.append(args[2]["attention_mask"]), with_kwargs=True)
+    layer_effects(qwen, PASSAGE, SITE, VECTORS, CONTROLS, 2, max_batch_tokens=7)
+    sizes = [tuple(mask.shape[2:]) for mask in masks[1:]]  # the first pass is the passage's
+    assert max(copies for copies, _ in sizes) == 7 and {columns - copies for copies, columns in sizes} == {29}
+
+
 def test_frozen_weights_and_a_single_early_span_do_as_well_and_no_hook_is_left(qwen):
     alone = replace(PASSAGE, spans=PASSAGE.spans[:1])
     before = predicted(qwen, PASSAGE.ids).detach()
