@@ -165,6 +165,16 @@ def test_missing_and_unfinished_inputs_are_refused(tmp_path):
     assert make(tmp_path / "out.json", inputs=[source])
 
 
+@pytest.mark.parametrize(
+    "place", ["annotations/keywords/responses/m/d.json", "layers/m/d.c.json", "behaviours/m/d.json"]
+)
+def test_inputs_are_named_from_the_root_of_the_artifacts(tmp_path, place):
+    source = tmp_path / "responses" / "m" / "d.json"
+    write_json(source, 1)
+    make(tmp_path / place, inputs=[source])
+    assert list(read(tmp_path / place)["inputs"]) == ["responses/m/d.json"]
+
+
 def test_a_record_input_stands_for_all_its_shards(tmp_path):
     for index in range(2):
         (tmp_path / f"r.{index}-of-2.jsonl").write_text("")

@@ -1,4 +1,4 @@
-"""The README's commands exist and its files are there, and every script explains itself."""
+"""The commands of the README and of docs/ exist and their files are there, and every script explains itself."""
 
 import os
 import re
@@ -12,7 +12,12 @@ import pytest
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SCRIPTS = sorted(path.relative_to(ROOT) for path in [*ROOT.glob("*.py"), *(ROOT / "scripts").glob("*.py")])
-COMMANDS = re.findall(r"python ((?:-m scripts\.\w+|\w+\.py)(?:\\\n|[^`#|\n\\])*)", README)
+PAGES = {path: path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]}
+COMMANDS = [
+    command
+    for text in PAGES.values()
+    for command in re.findall(r"python ((?:-m scripts\.\w+|\w+\.py)(?:\\\n|[^`#|\n\\])*)", text)
+]
 
 
 def called(script: Path) -> str:
@@ -39,7 +44,7 @@ def test_every_script_says_how_it_is_called_what_it_reads_and_what_it_writes(usa
         assert f"python {script}" in text, script
 
 
-def test_every_command_of_the_readme_names_a_script_and_flags_that_exist(usages):
+def test_every_command_names_a_script_and_flags_that_exist(usages):
     assert len(COMMANDS) > 10
     for command in COMMANDS:
         script, *words = shlex.split(command.replace("\\\n", " "))
@@ -56,11 +61,12 @@ def test_every_stage_is_in_the_readme():
             assert f"`python {script}" in README, script
 
 
-def test_every_local_link_of_the_readme_leads_somewhere():
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+def test_every_local_link_leads_somewhere():
+    for page, text in PAGES.items():
+        for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+            assert (page.parent / target).exists(), target
 
 
-def test_every_shell_script_of_the_readme_is_there():
-    for script in re.findall(r"bash (scripts/\w+\.sh)", README):
+def test_every_shell_script_is_there():
+    for script in re.findall(r"bash (scripts/\w+\.sh)", "\n".join(PAGES.values())):
         assert (ROOT / script).exists(), script

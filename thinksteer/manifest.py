@@ -22,6 +22,7 @@ from thinksteer.journal import record_files
 from thinksteer.records import InputError
 
 FOLDERS = ("responses", "directions", "steering", "heads", "models", "evaluations", "reports")
+FOLDERS += ("annotations", "layers", "behaviours")
 PACKAGES = ("torch", "transformers", "numpy", "safetensors", "tokenizers", "vllm")
 SOURCE = Path(__file__).resolve().parent.parent
 
@@ -141,9 +142,12 @@ def _hash_inputs(inputs: Sequence[Path], root: Path) -> dict[str, str]:
 
 
 def _root(output: Path) -> Path:
-    """The artifacts root above an output: the parent of the nearest folder of the artifact layout."""
+    """The artifacts root above an output: the parent of the nearest folder of the artifact layout, but of the outer
+    one in annotations, which mirror the layout below them."""
     place = output.resolve()
-    return next((above.parent for above in (place, *place.parents) if above.name in FOLDERS), place.parent)
+    found = [above for above in (place, *place.parents) if above.name in FOLDERS]
+    mirror = next((above for above in found if above.name == "annotations"), None)
+    return (mirror or (found[0] if found else place)).parent
 
 
 def _versions() -> dict[str, str]:
