@@ -173,7 +173,7 @@ def describe(about: dict[str, Any]) -> str:
         others = "".join(f"  {one[name]['value']:8.2g}" for name in ("random", "gradient", "upstream"))
         lines.append(f"{one['layer']:5d}  {kl.value:8.4f} {interval:18s}{others}")
     excess = Estimate(**about["layers"][about["strongest"]]["excess"])
-    apart = "" if excess.apart_from_zero else ", but no more than random vectors"
+    apart = "" if excess.low is None or excess.low > 0 else ", but no more than random vectors"
     lines.append(f"strongest: layer {about['strongest']}{apart}")
     said = {
         name: ", ".join(f"{kind} {value:.2f}" for kind, value in about["agreement"][name].items() if value is not None)

@@ -126,7 +126,12 @@ def test_the_strongest_layer_is_not_that_where_any_vector_would_do():
     assert about["strongest"] == 0 and about["argmax"]["kl"] == 1
     assert "strongest: layer 0\n" in describe(about)
     weak = [effects([one, 0.0], [0.5, 0.5]) for one in (0.0, 0.4, 1.2)]
-    assert "no more than random" in describe(summary(PASSAGES, weak) | {"spans": {"a": 3}})
+    weaker = [effects([0.1, 0.0], [0.5 + one, 0.5]) for one in (0.0, 0.1, 0.2)]
+    for found in (weak, weaker):
+        assert "no more than random" in describe(summary(PASSAGES, found) | {"spans": {"a": 3}})
+    assert "no more" not in describe(
+        summary(PASSAGES[:1], weak[:1]) | {"spans": {"a": 1}}
+    )  # one response tells nothing
 
 
 def test_gradients_are_averaged_by_size_and_with_their_sign():
