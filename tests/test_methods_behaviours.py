@@ -14,13 +14,14 @@ from thinksteer.thinking import Reader
 
 FLAGS = ("--min_examples", 1)
 CONTROLS = ("deduction", "uncertainty-estimation")
+ONSETS = tuple(f"{label}.onset" for label in CONTROLS)
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("artifacts")
     run("generate_responses.py", "--artifacts", root, "--n_questions", 60, "--max_length", 300)
-    run("extract_directions.py", "--artifacts", root, "--control", *CONTROLS, *FLAGS)
+    run("extract_directions.py", "--artifacts", root, "--control", *CONTROLS, *ONSETS, *FLAGS)
     return root
 
 
@@ -58,6 +59,19 @@ def test_a_direction_is_the_labels_mean_minus_the_overall_mean_as_long_as_that(r
     assert (int(about[f"n_{label}"]), int(about["n_overall"])) == (count, len(passages))
 
 
+@pytest.mark.parametrize("label", CONTROLS)
+def test_an_onset_is_the_token_before_minus_that_before_all_other_sections(root, reader, label):
+    model = models.load_model(models.resolve(MODEL, root), "cpu", "float32").double()
+    own, others = [], []
+    for passage in METHODS[label].passages(store.read_records(responses(root)), None, reader):
+        states = torch.stack(hidden_states(model, passage.ids)[1:])
+        for span in passage.spans:
+            (own if span.label == label else others).append(states[:, span.start - 1])
+    wanted = torch.stack(own).mean(0) - torch.stack(others).mean(0)
+    found = store.read_direction(store.direction_path(root, MODEL, f"{label}.onset"))
+    torch.testing.assert_close(found.double(), wanted, rtol=1e-4, atol=1e-4)
+
+
 def test_other_annotations_and_no_rescaling_are_flags(root, reader):
     # An annotator that knows one behaviour only: the first word, one token, of each of 20 responses.
     records = store.read_records(responses(root))[:20]
@@ -88,3 +102,5 @@ def test_upstreams_layers_are_known_and_others_are_at_a_like_depth():
     for name in LABELS:
         method = METHODS[name]
         assert (method.where(None), method.weights, method.labels) == (EVERYWHERE, (-1.0, 0.0, 1.0), [name])
+        assert sorted(METHODS[f"{name}.onset"].labels) == sorted(LABELS)
+        assert METHODS[f"{name}.onset"].layer(28) == method.layer(28)

@@ -56,19 +56,32 @@ def layer(label: str, num_layers: int) -> int:
     return PUBLISHED_LAYERS.get(num_layers, {}).get(label, round(DEPTH * num_layers))
 
 
-# A label is read at 11 tokens at most, from the one before its section on; a response's annotated thinking as a whole.
-METHODS = tuple(
-    Method(
-        name=label,
+def method(name: str, label: str, reading: Reading, rest: tuple[str, ...], length_of: str | None) -> Method:
+    """A label's examples minus those of `rest`."""
+    return Method(
+        name=name,
         passages=passages,
         rule=rule,
         add_flags=add_flags,
-        reading=Reading("block_out", shift=-1, limit=11, whole=OVERALL),
-        terms={(label,): 1, (OVERALL,): -1},
-        length_of=OVERALL,
+        reading=reading,
+        terms={(label,): 1, rest: -1},
+        length_of=length_of,
         site="block_out",
         layer=partial(layer, label),
         weights=(-1.0, 0.0, 1.0),
     )
-    for label in LABELS
+
+
+# The paper's: from the token before a section on, 11 tokens at most, beside a response's annotated thinking as a whole.
+PUBLISHED = Reading("block_out", shift=-1, limit=11, whole=OVERALL)
+# The token before a section alone, where it is decided what begins, beside that of all other sections. The paper's mean
+# is mostly one of what the behaviour's own words look like, which need not make it begin.
+ONSET = Reading("block_out", shift=-1, limit=1)
+
+METHODS = (
+    *(method(label, label, PUBLISHED, (OVERALL,), OVERALL) for label in LABELS),
+    *(
+        method(f"{label}.onset", label, ONSET, tuple(other for other in LABELS if other != label), None)
+        for label in LABELS
+    ),
 )
