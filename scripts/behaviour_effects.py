@@ -51,17 +51,14 @@ def main() -> None:
     with store.run(path, settings, [*records, *annotations], args.overwrite) as run:
         pairs = zip(tqdm(found, desc="read", unit="file"), annotations, strict=True)
         runs = [read_run(*pair) for pair in pairs]
-        weights = [one.weight for one in runs]
-        negative = min(weights) if args.negative is None else args.negative
-        positive = max(weights) if args.positive is None else args.positive
         if not run.finished:
-            write(runs, negative, positive, f"{model} on {args.dataset}", path)
+            write(runs, args.negative, args.positive, f"{model} on {args.dataset}", path)
     for sweep in sweeps(runs):
-        print("\n".join(summary(sweep, weight) for weight in (negative, positive) if weight))
+        print("\n".join(summary(sweep, weight) for weight in sweep.ends(args.negative, args.positive) if weight))
     print(f"{path.with_suffix('.md')}: every label; .png: bars; {name}_beyond.md: minus random controls")
 
 
-def write(runs: Sequence[Run], negative: float, positive: float, where: str, path: Path) -> None:
+def write(runs: Sequence[Run], negative: float | None, positive: float | None, where: str, path: Path) -> None:
     """The tables and figures; the first table's .json, which carries the manifest, last."""
     drawn = sweeps(runs)
     with store.atomic(store.figure_path(path)) as partial:

@@ -28,6 +28,11 @@ class Sweep:
     def title(self) -> str:
         return self.control if self.layer is None else f"{self.control}, layer {self.layer}"
 
+    def ends(self, negative: float | None, positive: float | None) -> tuple[float, float]:
+        """The two weights to show: those given, else the least and the largest."""
+        weights = [run.weight for run in self.runs]
+        return min(weights) if negative is None else negative, max(weights) if positive is None else positive
+
 
 def sweeps(runs: Sequence[Run]) -> list[Sweep]:
     """The sweeps of every control that is not a random one."""
@@ -41,14 +46,14 @@ def sweeps(runs: Sequence[Run]) -> list[Sweep]:
     return found
 
 
-def bars_figure(found: Sequence[Sweep], negative: float, positive: float, path: Path) -> None:
+def bars_figure(found: Sequence[Sweep], negative: float | None, positive: float | None, path: Path) -> None:
     """The share of each control's own label at the negative weight, unsteered and at the positive one, with the random
-    controls of the same weight in grey (Figure 4 of the paper); of all labels' tokens left, of the four's right."""
-    figure, panels = frame(2, 2.4 + 2.6 * len(found), 4.2)
+    controls of the same weight in grey (Figure 4 of the paper); of all labels' tokens above, of the four's below."""
+    figure, panels = frame(2, 2.4 + 1.3 * len(found), 8, rows=2)
     for panel, measure in zip(panels, (TOKENS, TARGET_TOKENS), strict=True):
         drawn = [one for one in found if measure.has(one.runs[0].label)]
         _bars(panel, [list(_group(sweep, negative, positive, measure)) for sweep in drawn])
-        panel.set_xticks(range(len(drawn)), [one.title.replace("-", "-\n", 1).replace(", ", "\n") for one in drawn])
+        panel.set_xticks(range(len(drawn)), [_tick(one, *one.ends(negative, positive)) for one in drawn])
         panel.set_xlim(-0.6, max(len(drawn), 1) - 0.4)
         panel.set_ylim(bottom=0)
         panel.set_ylabel(f"{measure.title} (%)")
@@ -56,15 +61,25 @@ def bars_figure(found: Sequence[Sweep], negative: float, positive: float, path: 
     save(figure, path)
 
 
-def _group(sweep: Sweep, negative: float, positive: float, measure: Measure) -> Iterator[tuple[Estimate, str, str]]:
+def _tick(sweep: Sweep, negative: float, positive: float) -> str:
+    return (
+        f"{sweep.title}, {negative:+g} and {positive:+g}".replace("-", "-\n", 1)
+        .replace(".onset", "\nonset")
+        .replace(", ", "\n")
+    )
+
+
+def _group(
+    sweep: Sweep, negative: float | None, positive: float | None, measure: Measure
+) -> Iterator[tuple[Estimate, str, str]]:
     """(value, colour, name) of each bar of a control."""
-    colours = {negative: COLOURS[1], positive: COLOURS[2], 0.0: COLOURS[0]}
+    least, most = sweep.ends(negative, positive)
+    bars = {least: (COLOURS[1], "negative weight"), most: (COLOURS[2], "positive"), 0.0: (COLOURS[0], "not steered")}
     for run, random in zip(sweep.runs, sweep.random, strict=True):
-        if run.weight in colours:
-            name = f"weight {run.weight:+g}" if run.weight else "not steered"
+        if run.weight in bars:
             for members, colour, label in (
-                ((run,), colours[run.weight], name),
-                (random, GREY, "random direction, same weight"),
+                ((run,), *bars[run.weight]),
+                (random, GREY, "random directions, same weight"),
             ):
                 value = level([one.labelled for one in members], run.label, measure)
                 if value is not None:
