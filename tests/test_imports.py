@@ -19,6 +19,7 @@ DISK = {
     "store",
     "files",
     "journal",
+    "lines",
     "manifest",
     "checkpoints",
     "upstream",
@@ -102,7 +103,15 @@ def test_only_stages_use_their_command_line(module):
     [
         (
             "matplotlib",
-            {"agreement_figures", "drawing", "figures", "class_figures", "attribution_figures", "behaviour_figures"},
+            {
+                "agreement_figures",
+                "attribution_figures",
+                "behaviour_figures",
+                "class_figures",
+                "direction_figures",
+                "drawing",
+                "figures",
+            },
         ),
         ("vllm", {"engines.vllm", "engines.vllm_worker"}),
         ("datasets", {"hub"}),

@@ -2,13 +2,13 @@ import json
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
-from thinksteer import journal
-from thinksteer.journal import RecordLog, encode, read_records, record_files, shard_path
+from thinksteer import journal, lines
+from thinksteer.journal import RecordLog, read_records, record_files, shard_path
 from thinksteer.records import InputError, Record
 
 ROOT = Path(journal.__file__).parent.parent
@@ -30,6 +30,10 @@ RECORD = Record(
     prediction=None,
     correct=False,
 )
+
+
+def encode(record):
+    return lines.encode(asdict(record))
 
 
 def numbered(count):
@@ -75,7 +79,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from thinksteer.journal import RecordLog, _decode
-record = _decode(sys.stdin.buffer.read())
+record = _decode(sys.stdin.buffer.read(), "stdin")
 with RecordLog(Path(sys.argv[1])) as log:
     for index in range(int(sys.argv[2])):
         if (str(index), 0) not in log.done:
@@ -90,11 +94,11 @@ def test_a_process_killed_while_writing_loses_and_repeats_nothing(tmp_path):
     given = tmp_path / "given.json"
     given.write_bytes(encode(BIG))
     command = [sys.executable, "-c", CHILD, str(path), str(count)]
-    for lines in (3, 9):  # kill in the middle of a line, or as near as the clock allows
+    for count_written in (3, 9):  # kill in the middle of a line, or as near as the clock allows
         with open(given, "rb") as stdin:
             child = subprocess.Popen(command, cwd=ROOT, stdin=stdin)
         deadline = time.monotonic() + 60
-        while not path.exists() or path.stat().st_size < lines * line + line // 2:
+        while not path.exists() or path.stat().st_size < count_written * line + line // 2:
             assert child.poll() is None and time.monotonic() < deadline
             time.sleep(0.001)
         child.kill()

@@ -1,15 +1,13 @@
 """Annotations files: where they lie, and how they are read and written. A line is an `Annotation` as JSON."""
 
 import json
-import os
-from collections.abc import Iterator
+from collections.abc import Collection
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import IO, Self
 
 from thinksteer import store
 from thinksteer.annotation import Annotation, Section
-from thinksteer.files import claim, sync
+from thinksteer.lines import LineLog, whole_lines
 from thinksteer.records import InputError
 
 Key = tuple[str, int]
@@ -43,76 +41,51 @@ def read_annotations(path: Path, records: Path | None = None) -> dict[Key, Annot
             raise InputError(f"{path} is not finished: run scripts.annotate again, it goes on")
         if not {store.sha256(part) for part in store.record_files(records)} <= set(facts["inputs"].values()):
             raise InputError(f"{path} was made from other responses than {records} holds now: --overwrite it")
-    with open(path, "rb") as file:
-        return {key: annotation for key, annotation, _ in _parse(file, path)}
+    found: dict[Key, Annotation] = {}
+    for place, line in whole_lines(path):
+        annotation = _decode(line, place)
+        _check_new(annotation, found, place)
+        found[annotation.id, annotation.sample] = annotation
+    return found
 
 
-class AnnotationLog:
-    """The annotations file being written: `with AnnotationLog(path) as log`, `log.done`, `log.append(annotation)`.
+class AnnotationLog(LineLog):
+    """The annotations file being written: `with AnnotationLog(path) as log`, `log.done`, `log.append(annotation)`."""
 
-    As `journal.RecordLog`: a last line torn by a kill is cut off, any other fault is an InputError naming file and
-    line, and only one process at a time may hold the file.
-    """
+    sync_seconds = 1.0
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        super().__init__(path)
         self.done: set[Key] = set()  # of every whole line in the file
 
-    def __enter__(self) -> Self:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(self.path, "a+b", buffering=0)  # O_APPEND
-        try:
-            claim(self._file, self.path)
-            whole = 0  # bytes
-            with open(self.path, "rb") as existing:
-                for key, _, end in _parse(existing, self.path):
-                    self.done.add(key)
-                    whole = end
-            self._file.truncate(whole)
-            sync(self.path.parent)
-        except BaseException:
-            self._file.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.fsync(self._file.fileno())
-        self._file.close()
+    def known(self, line: bytes, place: str) -> None:
+        annotation = _decode(line, place)
+        _check_new(annotation, self.done, place)
+        self.done.add((annotation.id, annotation.sample))
 
     def append(self, annotation: Annotation) -> None:
         """Write one line. ValueError if its (id, sample) is in the file already."""
         key = (annotation.id, annotation.sample)
         if key in self.done:
             raise ValueError(f"{self.path}: annotation {key} is there already")
-        line = (json.dumps(asdict(annotation), ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
-        written = self._file.write(line)
-        while written < len(line):  # only on a full disk, where the next write raises
-            written += self._file.write(line[written:])
+        self.write(asdict(annotation))
         self.done.add(key)
 
 
-def _parse(file: IO[bytes], path: Path) -> Iterator[tuple[Key, Annotation, int]]:
-    """Each annotation with its key and the position in bytes just after its line."""
-    seen: set[Key] = set()
-    end = 0
-    for number, line in enumerate(file, start=1):
-        if not line.endswith(b"\n"):
-            return
-        end += len(line)
-        try:
-            annotation = _decode(line)
-        except (ValueError, TypeError) as error:
-            raise InputError(f"{path}:{number}: no annotation ({error}): remove the line, it is then redone") from None
-        key = (annotation.id, annotation.sample)
-        if key in seen:
-            raise InputError(
-                f"{path}:{number}: id {key[0]!r} sample {key[1]} occurs twice: remove one of the two lines"
-            )
-        seen.add(key)
-        yield key, annotation, end
+def _check_new(annotation: Annotation, done: Collection[Key], place: str) -> None:
+    key = (annotation.id, annotation.sample)
+    if key in done:
+        raise InputError(f"{place}: id {key[0]!r} sample {key[1]} occurs twice: remove one of the two lines")
 
 
-def _decode(line: bytes) -> Annotation:
+def _decode(line: bytes, place: str) -> Annotation:
+    try:
+        return _annotation(line)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{place}: no annotation ({error}): remove the line, it is then redone") from None
+
+
+def _annotation(line: bytes) -> Annotation:
     """ValueError or TypeError says what is wrong with the line."""
     annotation = Annotation(**json.loads(line))
     sections = tuple(Section(**section) for section in annotation.sections)

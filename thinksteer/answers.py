@@ -1,12 +1,11 @@
 """Answers that were paid for: JSON lines, each flushed to the disk before anyone sees it."""
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self, get_type_hints
+from typing import get_type_hints
 
-from thinksteer.files import claim, sync
+from thinksteer.lines import LineLog
 from thinksteer.records import InputError
 
 
@@ -35,46 +34,19 @@ class Answer:
 KINDS = get_type_hints(Answer)  # field name -> type
 
 
-class AnswerLog:
-    """The file being written: `with AnswerLog(path) as log`, `log.answers`, `log.paid`, `log.append(answer)`.
-
-    Entering creates the file or reads what earlier runs left: a last line without its line break (torn by a kill) is
-    cut off, any other fault is an InputError naming file and line. One process at a time may hold the file; InputError
-    for the second.
-    """
+class AnswerLog(LineLog):
+    """The file being written: `with AnswerLog(path) as log`, `log.answers`, `log.paid`, `log.append(answer)`."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        super().__init__(path)
         self.answers: dict[str, Answer] = {}  # the last one of each key
         self.paid = 0.0  # USD, for all lines of the file
 
-    def __enter__(self) -> Self:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(self.path, "a+b")
-        try:
-            claim(self._file, self.path)
-            self._file.seek(0)
-            whole = 0  # bytes
-            for number, line in enumerate(self._file, start=1):
-                if not line.endswith(b"\n"):
-                    break
-                self._count(_decode(line, f"{self.path}:{number}"))
-                whole += len(line)
-            self._file.truncate(whole)
-            sync(self.path.parent)
-        except BaseException:
-            self._file.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
+    def known(self, line: bytes, place: str) -> None:
+        self._count(_decode(line, place))
 
     def append(self, answer: Answer) -> None:
-        line = json.dumps(asdict(answer), ensure_ascii=False) + "\n"
-        self._file.write(line.encode("utf-8", "backslashreplace"))  # half of a surrogate pair has no UTF-8
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        self.write(asdict(answer))
         self._count(answer)
 
     def settles(self, key: str, max_tokens: int) -> bool:

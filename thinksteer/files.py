@@ -102,7 +102,7 @@ def claim(file: IO[bytes], path: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise InputError(f"{path}: another process is writing it: wait for it, stop it, or use --shard") from None
+        raise InputError(f"{path}: another process is writing it: wait for it, or stop it") from None
     if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
         raise InputError(f"{path}: another process has just removed it: run this again")
 

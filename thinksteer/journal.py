@@ -1,69 +1,38 @@
-"""Record files: JSON lines that grow a whole line at a time, survive a kill, and are read across shards as one."""
+"""Record files: JSON lines, one for each response, read across shards as one."""
 
 import json
-import os
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import UnionType
-from typing import IO, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from thinksteer.files import claim, sync
+from thinksteer.lines import LineLog, whole_lines
 from thinksteer.records import InputError, Record
 
-SYNC_SECONDS = 1.0  # at most this much work is lost when the machine (not only the process) dies
 KINDS = get_type_hints(Record)  # field name -> type
 SHARD = re.compile(r"\.(\d+)-of-(\d+)")
 
 
-class RecordLog:
-    """The record file being written: `with RecordLog(path) as log`, `log.done`, `log.append(record)`.
+class RecordLog(LineLog):
+    """The record file being written: `with RecordLog(path) as log`, `log.done`, `log.append(record)`."""
 
-    Entering creates the file or reads what an earlier run left: a last line without its line break (torn by a kill) is
-    cut off and will be redone, any other fault is an InputError naming file and line. One process at a time may hold
-    the file; InputError for the second.
-    """
+    sync_seconds = 1.0
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        super().__init__(path)
         self.done: set[tuple[str, int]] = set()  # (id, sample) of every whole record in the file
 
-    def __enter__(self) -> "RecordLog":
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(self.path, "a+b", buffering=0)  # O_APPEND
-        try:
-            claim(self._file, self.path)
-            whole = 0  # bytes
-            with open(self.path, "rb") as existing:
-                for record, end in _parse(existing, self.path):
-                    _register(record, self.done, self.path)
-                    whole = end
-            self._file.truncate(whole)
-            sync(self.path.parent)
-        except BaseException:
-            self._file.close()
-            raise
-        self._synced = time.monotonic()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.fsync(self._file.fileno())
-        self._file.close()
+    def known(self, line: bytes, place: str) -> None:
+        _register(_decode(line, place), self.done, self.path)
 
     def append(self, record: Record) -> None:
         """Write one record. ValueError if its (id, sample) is in the file already."""
         key = (record.id, record.sample)
         if key in self.done:
             raise ValueError(f"{self.path}: record {key} is there already")
-        line = encode(record)
-        written = self._file.write(line)
-        while written < len(line):  # only on a full disk, where the next write raises
-            written += self._file.write(line[written:])
+        self.write({name: getattr(record, name) for name in KINDS})
         self.done.add(key)
-        if time.monotonic() - self._synced > SYNC_SECONDS:
-            os.fsync(self._file.fileno())
-            self._synced = time.monotonic()
 
 
 def read_records(path: Path) -> list[Record]:
@@ -79,10 +48,10 @@ def iterate_records(path: Path) -> Iterator[Record]:
     """
     seen: set[tuple[str, int]] = set()
     for part in record_files(path):
-        with open(part, "rb") as file:
-            for record, _ in _parse(file, part):
-                _register(record, seen, part)
-                yield record
+        for place, line in whole_lines(part):
+            record = _decode(line, place)
+            _register(record, seen, part)
+            yield record
 
 
 def shard_path(path: Path, shard: tuple[int, int] | None) -> Path:
@@ -115,13 +84,6 @@ def record_files(path: Path) -> list[Path]:
     return wanted
 
 
-def encode(record: Record) -> bytes:
-    """One line, UTF-8, ending in a line break."""
-    value = {name: getattr(record, name) for name in KINDS}
-    # Half of a surrogate pair has no UTF-8; its backslash escape is what JSON writes for it.
-    return (json.dumps(value, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
-
-
 def _register(record: Record, seen: set[tuple[str, int]], path: Path) -> None:
     key = (record.id, record.sample)
     if key in seen:
@@ -129,20 +91,14 @@ def _register(record: Record, seen: set[tuple[str, int]], path: Path) -> None:
     seen.add(key)
 
 
-def _parse(file: IO[bytes], path: Path) -> Iterator[tuple[Record, int]]:
-    """Each record and the position in bytes just after its line."""
-    end = 0
-    for number, line in enumerate(file, start=1):
-        if not line.endswith(b"\n"):
-            return
-        end += len(line)
-        try:
-            yield _decode(line), end
-        except ValueError as error:
-            raise InputError(f"{path}:{number}: {error}: remove the line, it is then made again") from None
+def _decode(line: bytes, place: str) -> Record:
+    try:
+        return _record(line)
+    except ValueError as error:
+        raise InputError(f"{place}: {error}: remove the line, it is then made again") from None
 
 
-def _decode(line: bytes) -> Record:
+def _record(line: bytes) -> Record:
     """ValueError says what is wrong with the line."""
     value = json.loads(line.decode())
     if not isinstance(value, dict):

@@ -1,0 +1,73 @@
+"""Files of JSON lines that grow a whole line at a time, survive a kill, and have one writer at a time."""
+
+import json
+import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from thinksteer.files import claim, sync
+
+
+def whole_lines(path: Path) -> Iterator[tuple[str, bytes]]:
+    """("<path>:<number>", line) of each line; one without its line break, which a kill has torn, is left out."""
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            if line.endswith(b"\n"):
+                yield f"{path}:{number}", line
+
+
+def encode(value: Mapping[str, Any]) -> bytes:
+    """One line, UTF-8, ending in a line break."""
+    # Half of a surrogate pair has no UTF-8; its backslash escape is what JSON writes for it.
+    return (json.dumps(value, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+
+
+class LineLog(ABC):
+    """A file that is being written: `with Log(path) as log`.
+
+    Entering creates the file or reads what an earlier run left: a torn last line is cut off and will be redone, any
+    other fault is an InputError naming file and line. InputError also for a second process that wants to write.
+    """
+
+    sync_seconds = 0.0  # at most this much work is lost when the machine (not only the process) dies
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @abstractmethod
+    def known(self, line: bytes, place: str) -> None:
+        """Take note of a line that an earlier run wrote. InputError, naming the place, if it is none."""
+
+    def __enter__(self) -> Self:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = open(self.path, "a+b", buffering=0)  # O_APPEND
+        try:
+            claim(self._file, self.path)
+            whole = 0  # bytes
+            for place, line in whole_lines(self.path):
+                self.known(line, place)
+                whole += len(line)
+            self._file.truncate(whole)
+            sync(self.path.parent)
+        except BaseException:
+            self._file.close()
+            raise
+        self._synced = time.monotonic()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+    def write(self, value: Mapping[str, Any]) -> None:
+        """Append one line."""
+        line = encode(value)
+        written = self._file.write(line)
+        while written < len(line):  # only on a full disk, where the next write raises
+            written += self._file.write(line[written:])
+        if time.monotonic() - self._synced >= self.sync_seconds:
+            os.fsync(self._file.fileno())
+            self._synced = time.monotonic()
