@@ -115,6 +115,9 @@ def test_the_first_so_many_correct_and_incorrect_responses_are_used():
     found = SEAL.passages(made, ThoughtRule(n_correct=2, n_incorrect=3), READER)
     assert [one.id for one in found] == ["q0", "q3", "q1", "q2", "q4"]
     assert len(SEAL.passages(made, ThoughtRule(n_correct=None, n_incorrect=None), READER)) == 12
+    ungraded = [replace(one, id=f"open {one.id}", kind="open", correct=False) for one in made]
+    both = SEAL.passages([*made, *ungraded], ThoughtRule(n_correct=2, n_incorrect=3), READER)
+    assert both[:5] == found and [one.id for one in both[5:]] == [one.id for one in ungraded]
 
 
 def test_a_control_needs_examples_of_its_own_labels_only():

@@ -86,16 +86,18 @@ def classify(text: str, rule: ThoughtRule) -> str:
 
 
 def passages(records: Sequence[Record], rule: ThoughtRule, reader: Reader) -> list[Passage]:
-    """The thoughts of the first so many correct and incorrect responses, each without the blank line that opens it.
+    """The thoughts of the first so many correct and incorrect responses, and of all answers to open questions, each
+    without the blank line that opens it.
 
     As upstream's, a thought lies between two tokens with a blank line (".\\n\\n" is one, too); the first, which none
     opens, is left out; chains that never closed count as far as they got.
     """
     correct = [record for record in records if record.correct][: rule.n_correct]
-    incorrect = [record for record in records if not record.correct][: rule.n_incorrect]
+    incorrect = [record for record in records if record.verdict is False][: rule.n_incorrect]
+    ungraded = [record for record in records if record.verdict is None]
     breaks = reader.tokens_with([BREAK])
     found = []
-    for record in (*correct, *incorrect):
+    for record in (*correct, *incorrect, *ungraded):
         ids, inside = reader.inside(record)
         edges = [place for place in inside if ids[place] in breaks]
         spans = [
