@@ -54,3 +54,25 @@ def random_like(direction: Tensor, seed: int) -> Tensor:
 def cosine(first: Tensor, second: Tensor) -> Tensor:
     """Cosine similarity `[L]` of two directions `[L, D]`, layer by layer."""
     return (unit(first) * unit(second)).sum(dim=-1)
+
+
+def cosines(first: Tensor, second: Tensor) -> Tensor:
+    """Cosine similarities `[L, A, B]`, layer by layer, of directions `[A, L, D]` with others `[B, L, D]`."""
+    return torch.einsum("ald,bld->lab", unit(first), unit(second))
+
+
+def nearest(vectors: Tensor, rows: Tensor, k: int, chunk: int = 8192) -> tuple[Tensor, Tensor]:
+    """The k rows of a matrix `[V, D]` at the smallest angles to each vector `[N, D]`: cosines and indices `[N, k]`.
+
+    The largest cosine comes first; a row of zeros has 0. In float32, `chunk` rows at a time whatever the dtype of the
+    matrix: beside it, 4 * chunk * (N + D) bytes.
+    """
+    units, found, places = unit(vectors.float()), [], []
+    for start in range(0, len(rows), chunk):
+        part = rows[start : start + chunk].float()
+        values = units @ part.T / part.norm(dim=-1).clamp_min(torch.finfo(torch.float32).tiny)  # [N, chunk]
+        values, indices = values.topk(min(k, len(part)))
+        found.append(values)
+        places.append(indices + start)
+    best, order = torch.cat(found, dim=1).topk(min(k, len(rows)))
+    return best, torch.cat(places, dim=1).gather(1, order)
