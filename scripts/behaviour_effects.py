@@ -7,8 +7,8 @@ Reads   steering/<model>/<dataset>/<control>/*.jsonl, weight 0 among them, those
         <control>.random<seed>/, and the annotations of all (scripts.annotate). What stands before the first dot of a
         control's name is its own label
 Writes  behaviours/<model>/<dataset>.<annotations>.effects: .json, .md and .csv (share of the labelled tokens), .png
-        (bars); likewise .effects_sections, .effects_targets, .effects_counts (other measures), .effects_beyond (minus
-        random controls) and .effects_curves.png (against the weight)
+        (bars); likewise .effects_sections, .effects_targets (with bars), .effects_counts (other measures),
+        .effects_beyond (minus random controls) and .effects_curves.png (against the weight)
 """
 
 import argparse
@@ -21,7 +21,7 @@ from thinksteer import cli, models, store
 from thinksteer.behaviour_figures import Sweep, bars_figure, curves_figure, sweeps
 from thinksteer.behaviour_files import behaviours_path, find_annotations, find_settings, read_run
 from thinksteer.behaviour_tables import contrasts_table, effects_table
-from thinksteer.behaviours import MEASURES, TOKENS, Run, contrasts, difference, effects, level, verdict
+from thinksteer.behaviours import MEASURES, TARGET_TOKENS, TOKENS, Run, contrasts, difference, effects, level, verdict
 from thinksteer.report_files import write_tables
 from thinksteer.tables import shown
 
@@ -61,8 +61,9 @@ def main() -> None:
 def write(runs: Sequence[Run], negative: float | None, positive: float | None, where: str, path: Path) -> None:
     """The tables and figures; the first table's .json, which carries the manifest, last."""
     drawn = sweeps(runs)
-    with store.atomic(store.figure_path(path)) as partial:
-        bars_figure(drawn, negative, positive, partial)
+    for measure, picture in ((TOKENS, path), (TARGET_TOKENS, path.with_stem(f"{path.stem}_{TARGET_TOKENS.name}"))):
+        with store.atomic(store.figure_path(picture)) as partial:
+            bars_figure(drawn, negative, positive, measure, partial)
     with store.atomic(path.with_name(f"{path.stem}_curves.png")) as partial:
         curves_figure(drawn, TOKENS, partial)
     tables = [contrasts_table(f"{path.stem}_beyond", where, contrasts(runs))]

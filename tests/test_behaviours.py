@@ -222,10 +222,11 @@ def test_figures_are_drawn_of_whatever_there_is(tmp_path):
     cases = [sweeps(sweep_runs()), sweeps(alone[1:])]
     cases.append([one for label in LABELS[1:] for one in sweeps(sweep_runs(control=label))])
     for index, found in enumerate(cases):
-        bars_figure(found, -1.0, 1.0, tmp_path / f"bars{index}.png")
+        for measure in (TOKENS, TARGET_TOKENS):
+            bars_figure(found, None, 1.0, measure, tmp_path / f"{measure.name}{index}.png")
         curves_figure(found, TOKENS, tmp_path / f"curves{index}.png")
     models_figure({"base": MIXED, "thinking": alone[0].labelled}, tmp_path / "models.png")
-    assert len(list(tmp_path.glob("*.png"))) == 7
+    assert len(list(tmp_path.glob("*.png"))) == 10
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from pathlib import Path
 from matplotlib.ticker import MaxNLocator
 
 from thinksteer.annotation import LABELS
-from thinksteer.behaviours import SECTIONS, TARGET_TOKENS, TOKENS, Labelled, Measure, Run, beside_random, level
-from thinksteer.drawing import COLOURS, GREY, Axes, Style, curve, frame, legend, save, series
+from thinksteer.behaviours import SECTIONS, TOKENS, Labelled, Measure, Run, beside_random, level
+from thinksteer.drawing import COLOURS, GREY, Axes, Figure, Style, curve, frame, legend, save, series
 from thinksteer.intervals import Estimate
 
 WIDTH = 0.8  # of a group of bars
@@ -46,35 +46,46 @@ def sweeps(runs: Sequence[Run]) -> list[Sweep]:
     return found
 
 
-def bars_figure(found: Sequence[Sweep], negative: float | None, positive: float | None, path: Path) -> None:
-    """The share of each control's own label at the negative weight, unsteered and at the positive one, with the random
-    controls of the same weight in grey (Figure 4 of the paper); of all labels' tokens above, of the four's below."""
-    figure, panels = frame(2, 2.4 + 1.3 * len(found), 8, rows=2)
-    for panel, measure in zip(panels, (TOKENS, TARGET_TOKENS), strict=True):
-        drawn = [one for one in found if measure.has(one.runs[0].label)]
-        _bars(panel, [list(_group(sweep, negative, positive, measure)) for sweep in drawn])
-        panel.set_xticks(range(len(drawn)), [_tick(one, *one.ends(negative, positive)) for one in drawn])
-        panel.set_xlim(-0.6, max(len(drawn), 1) - 0.4)
-        panel.set_ylim(bottom=0)
-        panel.set_ylabel(f"{measure.title} (%)")
+def bars_figure(
+    found: Sequence[Sweep], negative: float | None, positive: float | None, measure: Measure, path: Path
+) -> None:
+    """The share of each control's own label at the negative weight, unsteered and at the positive one, a panel each,
+    with the random controls of the same weights in grey (Figure 4 of the paper)."""
+    drawn = [one for one in found if measure.has(one.runs[0].label)]
+    figure, panels = _grid(len(drawn), 2.4)
+    for panel, sweep in zip(panels, drawn, strict=False):
+        ends = sweep.ends(negative, positive)
+        _bars(panel, [list(_group(sweep, *ends, measure))])
+        panel.set_xticks([])
+        panel.set_xlabel("weights {:+g}, 0, {:+g}".format(*ends))
+        _finish(panel, sweep, measure)
     legend(figure, panels[0])
     save(figure, path)
 
 
-def _tick(sweep: Sweep, negative: float, positive: float) -> str:
-    return (
-        f"{sweep.title}, {negative:+g} and {positive:+g}".replace("-", "-\n", 1)
-        .replace(".onset", "\nonset")
-        .replace(", ", "\n")
-    )
+def _grid(count: int, width: float) -> tuple[Figure, list[Axes]]:
+    """A figure with a panel for each of `count` controls, in two rows from four on."""
+    rows = 1 if count < 4 else 2
+    columns = -(-max(count, 1) // rows)
+    figure, panels = frame(rows * columns, 1 + width * columns, 0.6 + 3 * rows, rows=rows)
+    for panel in panels[count:]:
+        panel.set_visible(False)
+    return figure, panels
 
 
-def _group(
-    sweep: Sweep, negative: float | None, positive: float | None, measure: Measure
-) -> Iterator[tuple[Estimate, str, str]]:
+def _finish(panel: Axes, sweep: Sweep, measure: Measure) -> None:
+    """Title and share of a control's panel; from 0 on, unless all of it lies far above."""
+    panel.set_title(sweep.title.replace(", ", "\n"), fontsize=10)
+    panel.set_ylabel(f"{measure.title} (%)")
+    shares = [level([run.labelled], run.label, measure) for run in sweep.runs]
+    low = min((100 * (share.value if share.low is None else share.low) for share in shares if share), default=0)
+    panel.set_ylim(bottom=low - 2 if low > 50 else 0)
+
+
+def _group(sweep: Sweep, negative: float, positive: float, measure: Measure) -> Iterator[tuple[Estimate, str, str]]:
     """(value, colour, name) of each bar of a control."""
-    least, most = sweep.ends(negative, positive)
-    bars = {least: (COLOURS[1], "negative weight"), most: (COLOURS[2], "positive"), 0.0: (COLOURS[0], "not steered")}
+    bars = {negative: (COLOURS[1], "negative weight"), positive: (COLOURS[2], "positive")}
+    bars[0.0] = COLOURS[0], "not steered"
     for run, random in zip(sweep.runs, sweep.random, strict=True):
         if run.weight in bars:
             for members, colour, label in (
@@ -102,11 +113,7 @@ def _bars(panel: Axes, groups: Sequence[Sequence[tuple[Estimate, str, str]]]) ->
 
 def curves_figure(found: Sequence[Sweep], measure: Measure, path: Path) -> None:
     """The control's own label against the weight, one panel per sweep; grey: its random controls, taken together."""
-    rows = 1 if len(found) < 4 else 2
-    columns = -(-len(found) // rows)
-    figure, panels = frame(rows * columns, 1 + 3.2 * columns, 0.6 + 3 * rows, rows=rows)
-    for panel in panels[len(found) :]:
-        panel.set_visible(False)
+    figure, panels = _grid(len(found), 3.2)
     grey = next((index for index, sweep in enumerate(found) if any(sweep.random)), None)
     for index, (panel, sweep) in enumerate(zip(panels, found, strict=False)):
         label, pairs = sweep.runs[0].label, list(zip(sweep.runs, sweep.random, strict=True))
@@ -122,9 +129,8 @@ def curves_figure(found: Sequence[Sweep], measure: Measure, path: Path) -> None:
             known = [(weight, value) for weight, value in values if value is not None]
             curve(panel, [weight for weight, _ in known], [value for _, value in known], style)
         panel.axvline(0, color="#888888", linewidth=0.8)
-        panel.set_title(sweep.title, fontsize=10)
-        panel.set(xlabel="weight of the direction", ylabel=f"{measure.title} (%)" if index % columns == 0 else "")
-        panel.set_ylim(bottom=0)
+        panel.set_xlabel("weight of the direction")
+        _finish(panel, sweep, measure)
     legend(figure, panels[grey or 0])
     save(figure, path)
 
