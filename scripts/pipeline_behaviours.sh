@@ -18,10 +18,11 @@ length=(--max_length 320)
 published=(initializing deduction uncertainty-estimation backtracking)
 onsets=("${published[@]/%/.onset}")
 
-# Which behaviour is where in the thinking, how its states differ, and in which layer that matters to what comes next.
+# Which behaviour is where in the thinking, what its states point at, and in which layer that matters to what comes next.
 python generate_responses.py "${here[@]}" "${length[@]}" --n_questions "$responses"
 python -m scripts.annotate "${here[@]}" --annotator keywords
 python extract_directions.py "${here[@]}" --annotations keywords --control "${published[@]}" "${onsets[@]}"
+python -m scripts.compare_directions "${here[@]}" --direction "${published[@]}" "${onsets[@]}" --layer 5
 python -m scripts.layer_effects "${here[@]}" --annotations keywords --control "${published[@]}"
 python -m scripts.layer_effects "${here[@]}" --annotations keywords --control "${onsets[@]}"
 
