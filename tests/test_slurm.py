@@ -385,6 +385,16 @@ def test_a_failing_stage_is_not_requeued_and_takes_what_waits_for_it_along(lab, 
 
 
 @needs_slurm
+def test_one_of_scripts_is_a_job_too(lab, tmp_path):
+    output = f"--output={lab.logs}/%x-%j.out"
+    flags = ("split_arithmetic", tmp_path / "made here", "--n_questions", 2)
+    job = lab.call("sbatch", "--parsable", output, ROOT / "scripts" / "slurm" / "script.sh", *flags)
+    lab.wait()
+    assert lab.jobs()[job][1] == "COMPLETED", lab.log(job)
+    assert len(list((tmp_path / "made here").glob("*.jsonl"))) == 4
+
+
+@needs_slurm
 @pytest.mark.skipif(not shutil.which("ray"), reason="Ray is not installed: pip install ray")
 def test_a_job_of_two_nodes_has_one_ray_over_both(lab, tmp_path):
     (tmp_path / "scripts").symlink_to(ROOT / "scripts")
