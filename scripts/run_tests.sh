@@ -5,4 +5,4 @@ source "$(dirname "${BASH_SOURCE[0]}")/set_up.sh" requirements-cpu.txt requireme
 
 ruff check .
 ruff format --check .
-python -m pytest "$@"
+python -m pytest --numprocesses 2 --dist loadfile "$@"
