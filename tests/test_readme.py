@@ -1,10 +1,11 @@
 """The commands of the README and of docs/ exist and their files are there, and every script explains itself."""
 
-import os
 import re
 import shlex
-import subprocess
 import sys
+from contextlib import redirect_stdout
+from importlib import import_module
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -25,17 +26,20 @@ def called(script: Path) -> str:
     return script.name if script.parent == Path(".") else f"-m scripts.{script.stem}"
 
 
-def usage(script: Path) -> str:
-    command = [sys.executable, *called(script).split(), "--help"]
-    environment = os.environ | {"COLUMNS": "200"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
 def usages() -> dict[str, str]:
+    """What each script prints for --help, all in this process: a fresh one each would import PyTorch every time."""
     return {called(script): usage(script) for script in SCRIPTS if script.name != "choose_edit.py"}
+
+
+def usage(script: Path) -> str:
+    main = import_module(".".join(script.with_suffix("").parts)).main
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as out, pytest.raises(SystemExit) as end:
+        patch.setenv("COLUMNS", "200")
+        patch.setattr(sys, "argv", [script.name, "--help"])
+        main()
+    assert end.value.code == 0
+    return out.getvalue()
 
 
 def test_every_script_says_how_it_is_called_what_it_reads_and_what_it_writes(usages):
