@@ -95,7 +95,7 @@ def sweep(generator: Generator, control: str, problems: list[Problem]) -> None:
     sources = [store.direction_path(args.artifacts, model, args.direction or control)]
     name, direction = args.name or args.direction or control, store.read_direction(sources[0])
     if args.layer == ["strongest"]:
-        sources.append(store.layer_effects_path(args.artifacts, model, args.dataset, name))
+        sources.append(store.layer_effects_path(args.artifacts, model, args.dataset, control))
         if not sources[1].is_file():
             raise InputError(f"{sources[1]} is missing: run python -m scripts.layer_effects --control {control}")
         layers: Sequence[int | None] = [store.read_json(sources[1])["strongest"]]
@@ -110,9 +110,8 @@ def sweep(generator: Generator, control: str, problems: list[Problem]) -> None:
     if args.control_direction == "random":
         name, direction = f"{name}.random{args.control_seed}", random_like(direction, args.control_seed)
     weights = args.direction_weight or method.weights
-    where = (
-        method.where(generator.reader) if method.conditional else EVERYWHERE
-    )  # the vocabulary is not read for nothing
+    # The vocabulary is not read for nothing.
+    where = method.where(generator.reader) if method.conditional else EVERYWHERE
     # Weight 0 is the same in every layer.
     for layer, weight in dict.fromkeys((at if by else None, by) for at, by in product(places, weights)):
         about = {"control": name, "method": control, "weight": weight, "layer": layer} | together

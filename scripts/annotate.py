@@ -23,7 +23,7 @@ from tqdm import tqdm
 from thinksteer import cli, models, store
 from thinksteer import judge as endpoint
 from thinksteer.annotation import LABELS, Annotation, annotate, render, solid, thinking_text
-from thinksteer.annotations import AnnotationLog, annotations_path, read_annotations
+from thinksteer.annotations import AnnotationLog, read_annotations
 from thinksteer.generation import record_seed
 from thinksteer.keywords import annotate_text
 from thinksteer.models import ModelRef
@@ -80,7 +80,7 @@ def judge(args: argparse.Namespace, stack: ExitStack) -> Annotator:
     if not args.endpoint_model:
         raise InputError("--annotator judge needs --endpoint and --endpoint_model")
     name = store.slug(args.endpoint_model)
-    asked = endpoint.judge_from(args, args.artifacts / "judge" / f"{name}.jsonl")
+    asked = endpoint.judge_from(args, store.judge_path(args.artifacts, args.endpoint_model))
 
     def answers(records: Sequence[Record], texts: Sequence[str]) -> Answers:
         return asked.answers([PROMPT.format(thinking=text) for text in texts])
@@ -144,7 +144,7 @@ def main() -> None:
     with ExitStack() as stack:
         annotator = ANNOTATORS[args.annotator](args, stack)
         for path in args.records or [store.responses_path(args.artifacts, ref.key, args.dataset)]:
-            output = annotations_path(args.artifacts, path, args.name or annotator.name)
+            output = store.annotations_path(args.artifacts, path, args.name or annotator.name)
             records = sorted(store.read_records(path), key=lambda record: (record.id, record.sample))[
                 : args.n_responses
             ]

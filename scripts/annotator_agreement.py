@@ -15,7 +15,7 @@ from thinksteer import cli, models, store
 from thinksteer.agreement import Agreement, Both, compare, table
 from thinksteer.agreement_figures import confusion_figure
 from thinksteer.annotation import thinking_text
-from thinksteer.annotations import agreement_path, annotations_path, read_annotations
+from thinksteer.annotations import read_annotations
 from thinksteer.models import ModelRef
 from thinksteer.report_files import write_tables
 from thinksteer.thinking import Reader
@@ -35,9 +35,9 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     ref = models.resolve(args.model, args.artifacts, args.template)
-    path = agreement_path(args.artifacts, args.first, args.second, ref.key, args.dataset)
+    path = store.agreement_path(args.artifacts, args.first, args.second, ref.key, args.dataset)
     records = store.responses_path(args.artifacts, ref.key, args.dataset)
-    sources = [annotations_path(args.artifacts, records, name) for name in (args.first, args.second)]
+    sources = [store.annotations_path(args.artifacts, records, name) for name in (args.first, args.second)]
     settings = {"model": ref.key, "source": ref.source, "template": ref.template.name, "dataset": args.dataset}
     settings |= {"first": args.first, "second": args.second}
     inputs = [records, *sources, *models.fingerprint(ref)]

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from thinksteer import cli, models, store
 from thinksteer.behaviour_figures import Sweep, bars_figure, curves_figure, sweeps
-from thinksteer.behaviour_files import behaviours_path, find_annotations, find_settings, read_run
+from thinksteer.behaviour_files import find_annotations, find_settings, read_run
 from thinksteer.behaviour_tables import contrasts_table, effects_table
 from thinksteer.behaviours import MEASURES, TARGET_TOKENS, TOKENS, Run, contrasts, difference, effects, level, verdict
 from thinksteer.report_files import write_tables
@@ -45,7 +45,7 @@ def main() -> None:
     records = [one.records for one in found]
     annotations = find_annotations(args.artifacts, args.model, records, args.annotations)
     name = f"{store.slug(args.dataset)}.{store.slug(args.annotations)}.effects"
-    path = behaviours_path(args.artifacts, model, name)
+    path = store.behaviours_path(args.artifacts, model, name)
     settings = {"model": model, "dataset": args.dataset, "annotations": args.annotations, "control": args.control}
     settings |= {"negative": args.negative, "positive": args.positive}
     with store.run(path, settings, [*records, *annotations], args.overwrite) as run:

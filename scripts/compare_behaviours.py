@@ -13,7 +13,7 @@ not enclose as thinking, such as all that a base model writes, is annotated as i
 
 from thinksteer import cli, models, store
 from thinksteer.behaviour_figures import models_figure
-from thinksteer.behaviour_files import behaviours_path, find_annotations, read_labelled
+from thinksteer.behaviour_files import find_annotations, read_labelled
 from thinksteer.behaviour_tables import differences_table, models_table
 from thinksteer.records import InputError
 from thinksteer.report_files import write_tables
@@ -36,7 +36,7 @@ def main() -> None:
     ]
     others = "+".join(store.slug(key) for key in keys[1:])
     name = f"{store.slug(args.dataset)}.{store.slug(args.annotations)}.beside.{others}"
-    path = behaviours_path(args.artifacts, keys[0], name)
+    path = store.behaviours_path(args.artifacts, keys[0], name)
     settings = {"models": keys, "dataset": args.dataset, "annotations": args.annotations}
     with store.run(path, settings, [*records, *annotations], args.overwrite) as run:
         if not run.finished:

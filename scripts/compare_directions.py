@@ -65,7 +65,7 @@ def main() -> None:
     if args.layer is not None and args.layer >= shape[0]:
         raise InputError(f"--layer {args.layer}: the model's layers are 0 to {shape[0] - 1}")
     directions = read_directions(args, ref, shape)
-    path = store.direction_path(args.artifacts, ref.key, "cosines").with_suffix(".json")
+    path = store.cosines_path(args.artifacts, ref.key)
     settings = {"model": ref.key, "source": ref.source, "directions": list(directions)}
     settings |= {"n_tokens": args.n_tokens, "seed": args.seed}
     inputs = [store.direction_path(args.artifacts, ref.key, name) for name in directions]

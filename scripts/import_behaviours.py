@@ -20,7 +20,7 @@ from pathlib import Path
 
 from thinksteer import cli, models, store
 from thinksteer.annotation import LABELS, Annotation
-from thinksteer.annotations import AnnotationLog, annotations_path
+from thinksteer.annotations import AnnotationLog
 from thinksteer.behaviour_figures import layers_figure
 from thinksteer.intervals import Estimate, mean
 from thinksteer.methods.behaviours import OVERALL, PUBLISHED_LAYERS
@@ -126,7 +126,7 @@ def write(
     tokenizer = models.load_tokenizer(ref, args.trust_remote_code)
     pairs = records_of(answers, questions, args.dataset, ref.template, tokenizer)
     settings = {"model": ref.key, "dataset": args.dataset, "imported_from": origin(file)} | about
-    annotations = annotations_path(args.artifacts, path, ANNOTATOR)
+    annotations = store.annotations_path(args.artifacts, path, ANNOTATOR)
     with store.run(path, settings, [file], args.overwrite) as run:
         if not run.finished:
             append(store.RecordLog(path), [record for record, _ in pairs])

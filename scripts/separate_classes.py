@@ -33,7 +33,16 @@ def parse_args() -> argparse.Namespace:
     cli.add_model(parser)
     cli.add_loading(parser)
     parser.add_argument("--dataset", default="arithmetic", help="whose responses to read (default: %(default)s)")
-    cli.add_controls(parser, default=["seal"])
+    # A label that is held against all of a response has no other class to be told from.
+    several = [name for name, method in METHODS.items() if len(method.labels) > 1]
+    parser.add_argument(
+        "--control",
+        nargs="+",
+        action=cli.Distinct,
+        choices=several,
+        default=["seal"],
+        help="whose labels (default: %(default)s)",
+    )
     cli.add_rules(parser)
     parser.add_argument("--min_examples", type=cli.positive_int, default=10, help="of each (default: %(default)s)")
     parser.add_argument(

@@ -14,7 +14,7 @@ from thinksteer import store
 from thinksteer.agreement import NONE, OVERALL, Both, compare, kappas, table
 from thinksteer.agreement_figures import confusion_figure
 from thinksteer.annotation import Annotation, Section
-from thinksteer.annotations import agreement_path, annotations_path, read_annotations
+from thinksteer.annotations import read_annotations
 from thinksteer.records import InputError
 from thinksteer.tables import as_json
 
@@ -112,20 +112,20 @@ def test_the_script_compares_two_annotators(tmp_path):
     command("annotate", *here)
     command("annotate", *here, "--name", "half", "--n_responses", 15)
     records = store.responses_path(tmp_path, MODEL, "arithmetic")
-    path = annotations_path(tmp_path, records, "half")
+    path = store.annotations_path(tmp_path, records, "half")
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     lines[0]["sections"] = []  # of the 15, one is left bare
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
     out = process("annotator_agreement", "keywords", "half", *here)
-    result = agreement_path(tmp_path, "keywords", "half", MODEL, "arithmetic")
+    result = store.agreement_path(tmp_path, "keywords", "half", MODEL, "arithmetic")
     rows = {row["label"]: row for row in store.read_json(result)["rows"]}
     assert rows[OVERALL]["kappa"]["n"] == 15 and 0.3 < rows[OVERALL]["kappa"]["value"] < 1
     bare = rows[NONE]["half: share of characters, %"]
     assert 0 < bare < 0.3 and rows[OVERALL]["agreed characters, %"] == pytest.approx(1 - bare)
     assert result.with_suffix(".md").read_text(encoding="utf-8") in out
     assert store.figure_path(result).read_bytes().startswith(b"\x89PNG") and result.with_suffix(".csv").exists()
-    assert len(read_annotations(annotations_path(tmp_path, records, "keywords"), records)) == 30
+    assert len(read_annotations(store.annotations_path(tmp_path, records, "keywords"), records)) == 30
 
     records.write_bytes(b"".join(records.read_bytes().splitlines(keepends=True)[:-1]))
     error = command("annotator_agreement", "keywords", "half", *here, "--overwrite", code=2)

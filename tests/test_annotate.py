@@ -16,7 +16,7 @@ from test_stages import ENVIRONMENT, MODEL, ROOT, run
 from scripts.annotate import PROMPT, after_thinking, describe
 from thinksteer import store
 from thinksteer.annotation import LABELS, Annotation, Section
-from thinksteer.annotations import annotations_path, read_annotations
+from thinksteer.annotations import read_annotations
 from thinksteer.records import InputError, Response
 from thinksteer.thinking import TEMPLATES
 
@@ -59,7 +59,7 @@ def by_key(root):
 
 def test_keywords_annotate_every_response_once(root):
     out = process("annotate", "--artifacts", root)
-    path = annotations_path(root, records(root), "keywords")
+    path = store.annotations_path(root, records(root), "keywords")
     made = read_annotations(path, records(root))
     assert made.keys() == by_key(root).keys() and f"{path}: 20 responses" in out
     assert all(one.uncovered == 0 and not one.unmatched and one.sections for one in made.values())
@@ -88,7 +88,7 @@ def test_files_named_are_annotated_where_they_mirror_shards_as_one(root, tmp_pat
 
 def test_the_first_responses_are_the_first_by_name_whatever_the_order_in_the_file(root):
     command("annotate", "--artifacts", root, "--name", "some", "--n_responses", 7)
-    some = read_annotations(annotations_path(root, records(root), "some"))
+    some = read_annotations(store.annotations_path(root, records(root), "some"))
     assert sorted(some) == sorted(by_key(root))[:7]
 
 
@@ -104,7 +104,7 @@ def test_a_judge_is_asked_about_the_thinking_and_its_answer_is_located(root):
 
     with serving(reply) as server:
         out = annotate_by_judge(root, server)
-    made = read_annotations(annotations_path(root, records(root), "org/m"), records(root))
+    made = read_annotations(store.annotations_path(root, records(root), "org/m"), records(root))
     for key, one in by_key(root).items():
         thinking = one.response.partition("<think>")[2].partition("</think>")[0]
         assert PROMPT.replace("{thinking}", thinking) in server.asked
@@ -122,7 +122,7 @@ def test_a_judge_that_stopped_is_not_asked_again_about_what_it_answered(root):
     flags = ("--name", "stopped", "--n_responses", 12, "--endpoint_model", "stopped")
     with serving(reply) as server:
         annotate_by_judge(root, server, *flags, "--concurrency", 1, code=2)
-        path = annotations_path(root, records(root), "stopped")
+        path = store.annotations_path(root, records(root), "stopped")
         assert len(read_annotations(path)) == 5
         server.reply = lambda prompt, number: good(prompt, text="no marks")
         out = annotate_by_judge(root, server, *flags)
@@ -139,14 +139,14 @@ def test_a_response_that_thought_nothing_is_not_asked_about(root, tmp_path):
         log.append(empty)
     with serving() as server:
         annotate_by_judge(tmp_path, server)
-    (made,) = read_annotations(annotations_path(tmp_path, path, "org/m")).values()
+    (made,) = read_annotations(store.annotations_path(tmp_path, path, "org/m")).values()
     assert server.asked == [] and made.annotated == "" and made.sections == () and made.uncovered == 0
 
 
 def test_a_local_model_annotates_in_this_process(root):
     flags = ("--annotator", "local", "--annotator_model", MODEL, "--max_length", 40, "--n_responses", 3)
     out = command("annotate", "--artifacts", root, *flags)
-    path = annotations_path(root, records(root), MODEL)
+    path = store.annotations_path(root, records(root), MODEL)
     made = read_annotations(path, records(root))
     assert len(made) == 3 and "3 responses" in out
     assert all("<think>" not in one.annotated for one in made.values())

@@ -7,7 +7,7 @@ import pytest
 
 from thinksteer import store
 from thinksteer.annotation import Annotation, Section
-from thinksteer.annotations import AnnotationLog, agreement_path, annotations_path, read_annotations
+from thinksteer.annotations import AnnotationLog, read_annotations
 from thinksteer.records import InputError
 
 
@@ -25,13 +25,16 @@ def test_an_annotations_file_mirrors_its_record_file():
     root = Path("artifacts")
     records = root / "steering/tiny/arithmetic/backtracking/1.0.layer3.jsonl"
     there = root / "annotations/openai--gpt/steering/tiny/arithmetic/backtracking/1.0.layer3.jsonl"
-    assert annotations_path(root, records, "openai/gpt") == there
-    assert annotations_path(root.resolve(), records, "openai/gpt") == there.resolve()
-    assert annotations_path(root, root / "x/../responses/m/d.jsonl", "k") == root / "annotations/k/responses/m/d.jsonl"
+    assert store.annotations_path(root, records, "openai/gpt") == there
+    assert store.annotations_path(root.resolve(), records, "openai/gpt") == there.resolve()
+    assert (
+        store.annotations_path(root, root / "x/../responses/m/d.jsonl", "k")
+        == root / "annotations/k/responses/m/d.jsonl"
+    )
     with pytest.raises(InputError, match=r"other/a.jsonl is not under --artifacts artifacts"):
-        annotations_path(root, Path("other/a.jsonl"), "k")
+        store.annotations_path(root, Path("other/a.jsonl"), "k")
     name = "a-b--c.tiny.MATH-500.agreement.json"
-    assert agreement_path(root, "a", "b/c", "tiny", "MATH-500") == root / "annotations" / name
+    assert store.agreement_path(root, "a", "b/c", "tiny", "MATH-500") == root / "annotations" / name
 
 
 def test_what_is_written_is_read(tmp_path):

@@ -13,7 +13,7 @@ import pytest
 
 from thinksteer import models, store
 from thinksteer.annotation import LABELS, Annotation, Section
-from thinksteer.annotations import AnnotationLog, annotations_path, read_annotations
+from thinksteer.annotations import AnnotationLog, read_annotations
 from thinksteer.behaviour_figures import bars_figure, curves_figure, models_figure, sweeps
 from thinksteer.behaviour_files import find_annotations, find_settings, read_labelled
 from thinksteer.behaviour_tables import contrasts_table, differences_table, effects_table, models_table
@@ -316,7 +316,7 @@ def test_missing_annotations_are_made_by_the_command_that_the_error_prints(root,
     rows = store.read_json(path)["rows"]
     [up] = [row for row in rows if row["control"] == BACK and row["weight"] == "1" and row["label"] == DEDUCE]
     records = settings(root)[2].records
-    found = read_annotations(annotations_path(root, records, "keywords"))
+    found = read_annotations(store.annotations_path(root, records, "keywords"))
     shares = []
     for one in found.values():
         own = sum(part.last - part.first for part in one.sections if part.label == DEDUCE)
@@ -336,7 +336,7 @@ def test_missing_annotations_are_made_by_the_command_that_the_error_prints(root,
 
 def test_of_a_file_annotated_in_part_that_part_is_read(root, tmp_path):
     responses = store.responses_path(root, "tiny-reasoner", "arithmetic")
-    path = annotations_path(root, responses, "part")
+    path = store.annotations_path(root, responses, "part")
     with store.run(path, {}, [responses], False), AnnotationLog(path) as log:
         for record in store.read_records(responses)[:3]:
             log.append(annotation(record.id, (BACK, 0, 4)))

@@ -7,7 +7,7 @@ from test_stages import MODEL, run
 
 from thinksteer import models, store
 from thinksteer.annotation import LABELS, annotate
-from thinksteer.annotations import AnnotationLog, annotations_path
+from thinksteer.annotations import AnnotationLog
 from thinksteer.methods import METHODS
 from thinksteer.records import EVERYWHERE
 from thinksteer.thinking import Reader
@@ -75,7 +75,7 @@ def test_an_onset_is_the_token_before_minus_that_before_all_other_sections(root,
 def test_other_annotations_and_no_rescaling_are_flags(root, reader):
     # An annotator that knows one behaviour only: the first word, one token, of each of 20 responses.
     records = store.read_records(responses(root))[:20]
-    path = annotations_path(root, responses(root), "first")
+    path = store.annotations_path(root, responses(root), "first")
     with store.run(path, {}, [responses(root)], False), AnnotationLog(path) as log:
         for record in records:
             word = record.response.partition("<think>\n")[2].partition(":")[0]

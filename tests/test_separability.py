@@ -1,5 +1,6 @@
 """Probes against planted truths: what is separable, what is noise, and what only gives the question away."""
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 from test_classes import run
 
-from scripts.separate_classes import chosen_layers
+from scripts.separate_classes import chosen_layers, parse_args
 from thinksteer import store
 from thinksteer.class_figures import View, separability_figure, states_figure
 from thinksteer.records import InputError, Passage, Span
@@ -177,3 +178,10 @@ def test_the_pictured_layers_are_those_asked_for_or_spread_over_the_model():
     assert chosen_layers(None, 28) == [0, 14, 27] and chosen_layers(None, 1) == [0]
     with pytest.raises(InputError, match="--layers 6: the model's layers are 0 to 5"):
         chosen_layers([2, 6], 6)
+
+
+def test_a_direction_of_one_label_has_no_classes_to_tell_apart(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["separate_classes", "--control", "backtracking"])
+    with pytest.raises(SystemExit):
+        parse_args()
+    assert "invalid choice: 'backtracking'" in capsys.readouterr().err

@@ -139,8 +139,8 @@ def test_several_layers_together_share_the_weight(root):
 def test_the_strongest_layer_is_read_from_its_file(root):
     path = store.layer_effects_path(root, MODEL, DATASET, "seal")
     store.write_json(path, {"strongest": 2})
-    steer(root, "--control", "seal", "--direction_weight", 2.5, "--layer", "strongest")
-    assert records(root, "seal", 2.5, 2)
+    steer(root, "--control", "seal", "--direction_weight", 2.5, "--layer", "strongest", "--name", "by-effect")
+    assert records(root, "by-effect", 2.5, 2)
     flags = ("--artifacts", root, *ASKED, "--control", "seal_sum", "--layer", "strongest")
     assert "scripts.layer_effects" in fail("steer_eval.py", *flags, "--direction_weight", 1)
 

@@ -9,7 +9,7 @@ import torch
 
 from scripts import behaviour_effects, import_behaviours
 from thinksteer import models, store
-from thinksteer.annotations import annotations_path, read_annotations
+from thinksteer.annotations import read_annotations
 from thinksteer.intervals import mean
 from thinksteer.records import InputError
 from thinksteer.thinking import TEMPLATES, Reader
@@ -168,7 +168,7 @@ def test_responses_become_records_that_read_as_they_were_recorded(saved, importe
     )
     assert first.token_ids[-1] == tokenizer.eos_token_id != second.token_ids[-1]
     assert first.id == third.id != second.id and (first.sample, third.sample) == (0, 1)
-    annotations = read_annotations(annotations_path(root, path, "upstream"), path)
+    annotations = read_annotations(store.annotations_path(root, path, "upstream"), path)
     labels = [[part.label for part in annotations[one.id, one.sample].sections] for one in (first, second, third)]
     assert labels == [["initializing", "deduction", UNSURE]] * 2 + [[]]
     [part] = annotations[first.id, 0].sections[1:2]

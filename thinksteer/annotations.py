@@ -14,18 +14,6 @@ Key = tuple[str, int]
 """(id, sample) of a response."""
 
 
-def annotations_path(root: Path, records: Path, annotator: str) -> Path:
-    """`<root>/<rel>.jsonl` -> `<root>/annotations/<annotator>/<rel>.jsonl`. InputError if `records` is not under it."""
-    if not records.resolve().is_relative_to(root.resolve()):
-        raise InputError(f"{records} is not under --artifacts {root}: annotations mirror the files there")
-    return root / "annotations" / store.slug(annotator) / records.resolve().relative_to(root.resolve())
-
-
-def agreement_path(root: Path, first: str, second: str, model: str, dataset: str) -> Path:
-    name = "-".join(store.slug(annotator) for annotator in (first, second))
-    return root / "annotations" / f"{name}.{store.slug(model)}.{store.slug(dataset)}.agreement.json"
-
-
 def read_annotations(path: Path, records: Path | None = None) -> dict[Key, Annotation]:
     """All annotations of a file by (id, sample); a torn last line is left out.
 

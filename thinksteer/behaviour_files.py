@@ -8,7 +8,7 @@ from pathlib import Path
 
 from thinksteer import analysis, store
 from thinksteer.annotation import LABELS
-from thinksteer.annotations import annotations_path, read_annotations
+from thinksteer.annotations import read_annotations
 from thinksteer.behaviours import Labelled, Run, count
 from thinksteer.records import InputError, Record
 from thinksteer.sweep import steered_beside
@@ -22,10 +22,6 @@ class Setting:
     layer: int | None
     weight: float
     records: Path
-
-
-def behaviours_path(root: Path, model: str, name: str) -> Path:
-    return root / "behaviours" / store.slug(model) / f"{name}.json"
 
 
 def find_settings(root: Path, model: str, dataset: str, controls: Sequence[str] | None) -> list[Setting]:
@@ -73,7 +69,7 @@ def _order(setting: Setting) -> tuple[int, float]:
 
 def find_annotations(root: Path, model: str, records: Sequence[Path], annotator: str) -> list[Path]:
     """The annotations of each record file. InputError with the command that makes what is missing."""
-    paths = [annotations_path(root, path, annotator) for path in records]
+    paths = [store.annotations_path(root, path, annotator) for path in records]
     missing = [str(of) for of, path in zip(records, paths, strict=True) if not store.is_complete(path)]
     if missing:
         flags = ["--model", model, "--artifacts", str(root)]

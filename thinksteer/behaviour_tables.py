@@ -40,7 +40,7 @@ def place(run: Run) -> str:
     """Where the direction was added."""
     if not run.weight:
         return "–"
-    return "all layers" if run.layer is None else f"layer {run.layer}"
+    return "all its layers" if run.layer is None else f"layer {run.layer}"
 
 
 def effects_table(name: str, where: str, measure: Measure, found: Sequence[Effect]) -> Table:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from thinksteer.engines import ENGINES
-from thinksteer.flags import finite_float, natural_int, positive_int, shard, share, temperature  # noqa: F401 (for the scripts)
+from thinksteer.flags import finite_float, natural_float, natural_int, positive_int, shard, share  # noqa: F401 (for the scripts)
 from thinksteer.methods import METHODS
 from thinksteer.records import InputError
 from thinksteer.thinking import TEMPLATES
@@ -152,7 +152,7 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=natural_int, default=0, help="of the sampling (default: %(default)s)")
     own = "(default: the model's own generation settings)"
-    parser.add_argument("--temperature", type=temperature, help=f"0 is greedy {own}")
+    parser.add_argument("--temperature", type=natural_float, help=f"0 is greedy {own}")
     parser.add_argument("--top_p", type=share, help=f"above 0, at most 1 {own}")
     parser.add_argument("--top_k", type=natural_int, help=f"0 keeps every token {own}")
 

@@ -22,7 +22,7 @@ def finite_float(text: str) -> float:
     return value
 
 
-def temperature(text: str) -> float:
+def natural_float(text: str) -> float:
     value = finite_float(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text} is below 0")

@@ -23,8 +23,7 @@ from anyio.from_thread import start_blocking_portal
 from tqdm import tqdm
 
 from thinksteer.answers import Answer, AnswerLog
-from thinksteer.flags import natural_int, positive_int
-from thinksteer.flags import temperature as amount  # a finite number, at least 0
+from thinksteer.flags import natural_float, natural_int, positive_int
 from thinksteer.records import InputError
 
 if TYPE_CHECKING:
@@ -219,9 +218,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--concurrency", type=positive_int, default=8, help="requests at a time (default: %(default)s)")
     group.add_argument("--timeout", type=positive_int, default=600, help="seconds a request (default: %(default)s)")
     group.add_argument("--retries", type=natural_int, default=6, help="of a request (default: %(default)s)")
-    group.add_argument("--price_in", type=amount, default=0.0, help="USD per million tokens read (default: 0)")
-    group.add_argument("--price_out", type=amount, default=0.0, help="USD per million tokens written (default: 0)")
-    group.add_argument("--max_cost", type=amount, help="in USD, with earlier runs; then stop (default: no cap)")
+    group.add_argument("--price_in", type=natural_float, default=0.0, help="USD per million tokens read (default: 0)")
+    group.add_argument(
+        "--price_out", type=natural_float, default=0.0, help="USD per million tokens written (default: 0)"
+    )
+    group.add_argument("--max_cost", type=natural_float, help="in USD, with earlier runs; then stop (default: no cap)")
 
 
 def judge_from(args: argparse.Namespace, cache: Path, temperature: float = 0.0) -> Judge:

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from thinksteer import data, models, store
 from thinksteer.annotation import passage
-from thinksteer.annotations import annotations_path, read_annotations
+from thinksteer.annotations import read_annotations
 from thinksteer.engines import Engine, Loading, Steering, default_engine, engine_class
 from thinksteer.engines.sampling import sampling_from
 from thinksteer.generation import records, requests
@@ -36,7 +36,7 @@ def load_problems(args: argparse.Namespace, dataset: str) -> list[Problem]:
 
 def annotations(args: argparse.Namespace, responses: Path) -> list[Path]:
     """The file that --annotations means for these responses, if it was given."""
-    return [annotations_path(args.artifacts, responses, args.annotations)] if args.annotations else []
+    return [store.annotations_path(args.artifacts, responses, args.annotations)] if args.annotations else []
 
 
 def chosen_methods(args: argparse.Namespace, responses: Path) -> list[Method]:

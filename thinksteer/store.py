@@ -27,10 +27,14 @@ from thinksteer.records import InputError
 __all__ = [
     "RecordLog",
     "Run",
+    "agreement_path",
+    "annotations_path",
     "atomic",
     "atomic_folder",
+    "behaviours_path",
     "checkpoint_tensors",
     "classes_path",
+    "cosines_path",
     "direction_path",
     "evaluation_path",
     "figure_path",
@@ -38,6 +42,7 @@ __all__ = [
     "heads_path",
     "is_complete",
     "iterate_records",
+    "judge_path",
     "layer_effects_path",
     "load_torch",
     "manifest_path",
@@ -109,6 +114,31 @@ def separability_path(root: Path, model: str, dataset: str, control: str) -> Pat
 
 def layer_effects_path(root: Path, model: str, dataset: str, control: str) -> Path:
     return root / "layers" / slug(model) / f"{slug(dataset)}.{slug(control)}.json"
+
+
+def cosines_path(root: Path, model: str) -> Path:
+    return root / "directions" / slug(model) / "cosines.json"
+
+
+def annotations_path(root: Path, records: Path, annotator: str) -> Path:
+    """`<root>/<rel>.jsonl` -> `<root>/annotations/<annotator>/<rel>.jsonl`. InputError if `records` is not under it."""
+    if not records.resolve().is_relative_to(root.resolve()):
+        raise InputError(f"{records} is not under --artifacts {root}: annotations mirror the files there")
+    return root / "annotations" / slug(annotator) / records.resolve().relative_to(root.resolve())
+
+
+def agreement_path(root: Path, first: str, second: str, model: str, dataset: str) -> Path:
+    name = "-".join(slug(annotator) for annotator in (first, second))
+    return root / "annotations" / f"{name}.{slug(model)}.{slug(dataset)}.agreement.json"
+
+
+def judge_path(root: Path, model: str) -> Path:
+    """The answers of an endpoint's model."""
+    return root / "judge" / f"{slug(model)}.jsonl"
+
+
+def behaviours_path(root: Path, model: str, name: str) -> Path:
+    return root / "behaviours" / slug(model) / f"{name}.json"
 
 
 def steering_path(
