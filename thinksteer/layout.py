@@ -76,6 +76,7 @@ class Layout:
     def site(self, layer: int, site: Site) -> Place:
         block = self.layers[layer]
         return {
+            "block_in": Place(block, "input"),
             "attn_out": Place(block.self_attn, "output"),
             "mid": Place(block.post_attention_layernorm, "input"),
             "mlp_out": Place(block.mlp, "output"),

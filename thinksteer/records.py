@@ -8,8 +8,12 @@ from torch import Tensor
 Status = Literal["closed", "capped", "eos_open", "no_think"]
 """How the thinking ended: closed by its delimiter, cut by the token budget, ended by EOS while open, or never begun."""
 
-Site = Literal["attn_out", "mid", "mlp_out", "block_out"]
-"""A place in a decoder layer. `mid` is the residual stream after the attention's addition, before the MLP."""
+Site = Literal["block_in", "attn_out", "mid", "mlp_out", "block_out"]
+"""A place in a decoder layer. `block_in` is the residual stream that enters it, `mid` that after the attention's
+addition, before the MLP."""
+
+Operation = Literal["add", "amplify"]
+"""What an edit does with a vector v: adds a multiple of it, or scales what the activation has along it."""
 
 Finish = Literal["stop", "length"]
 """Why generation ended: an end-of-sequence token, or the token limit."""
@@ -28,7 +32,7 @@ class Problem:
     id: str
     question: str
     answer: str
-    kind: Literal["math", "choice", "code", "open"] = "math"
+    kind: Literal["math", "choice", "letter", "code", "open"] = "math"
     level: str | None = None
 
 
@@ -182,10 +186,12 @@ class Reading:
 @dataclass(frozen=True)
 class Condition:
     """The positions at which an edit acts: those whose input token is one of `tokens` (None: any token) and, if
-    `in_thinking`, that lie inside the thinking: after its opening delimiter, before its closing one is complete."""
+    `in_thinking`, that lie inside the thinking: after its opening delimiter, before its closing one is complete; if
+    `responding`, that predict the response: from the prompt's last token on."""
 
     tokens: frozenset[int] | None = None
     in_thinking: bool = False
+    responding: bool = False
 
 
 EVERYWHERE = Condition()
@@ -193,9 +199,11 @@ EVERYWHERE = Condition()
 
 @dataclass(frozen=True, eq=False)
 class Edit:
-    """A run-time intervention: `coef * vectors[l]` is added at `site` of each layer l in `layers`, `where` it says.
+    """A run-time intervention at `site` of each layer l in `layers`, `where` it says, with v = vectors[l].
 
-    `vectors`: `[num_layers, hidden_size]`.
+    "add": h becomes h + coef * v. "amplify": h becomes h + coef * <h, u> u, with u = v / |v|: with -1 nothing along v
+    is left (ablation), with 1 it is doubled (LiReFs, arXiv 2503.23084, section 4). Where v is zero there is nothing to
+    amplify. `vectors`: `[num_layers, hidden_size]`.
     """
 
     site: Site
@@ -203,6 +211,7 @@ class Edit:
     layers: tuple[int, ...]
     coef: float
     where: Condition = EVERYWHERE
+    operation: Operation = "add"
 
 
 @dataclass(frozen=True)
