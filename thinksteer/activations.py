@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from thinksteer.layout import Layout, Place
+from thinksteer.layout import Place, layout_of
 from thinksteer.records import InputError, Passage, Reading, Site, Span
 
 if TYPE_CHECKING:
@@ -44,10 +44,10 @@ def class_means(
     (ThinkEdit, section 3.1). `after_norm` reads the last layer's "block_out" behind the final norm, as upstream's
     `hidden_states[1:]` does; the default reads it before, in the same space as the other layers and as steering.
     """
-    layout = Layout(model)
-    places = {site: [layout.site(layer, site) for layer in range(len(layout.layers))] for site in sites}
+    layout = layout_of(model)
+    places = {site: [layout.site(layer, site) for layer in range(layout.shape[0])] for site in sites}
     if after_norm and "block_out" in places:
-        places["block_out"][-1] = Place(layout.norm, "output")
+        places["block_out"][-1] = layout.final
     return ClassMeans(span_means(model, passages, places, max_batch_tokens), count_labels(passages))
 
 
@@ -114,12 +114,12 @@ def span_states(model: PreTrainedModel, passages: Sequence[Passage], site: Site,
 
     In the order of the passages and of their spans. All of it is in memory: choose the spans first.
     """
-    layout, number = Layout(model), count()
+    layout, number = layout_of(model), count()
     alone = [  # each span is the one example of a label of its own
         replace(passage, spans=tuple(replace(span, label=str(next(number))) for span in passage.spans))
         for passage in passages
     ]
-    places = [layout.site(layer, site) for layer in range(len(layout.layers))]
+    places = [layout.site(layer, site) for layer in range(layout.shape[0])]
     means = span_means(model, alone, {site: places}, max_batch_tokens)[site]
     return torch.stack([means[str(row)] for row in range(len(means))])
 

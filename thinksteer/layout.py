@@ -83,10 +83,24 @@ class Layout:
             "block_out": Place(block, "output"),
         }[site]
 
+    def beside(self, layer: int) -> Tensor:
+        """A weight of that layer: what is to be added there needs its device and dtype."""
+        return self.layers[layer].input_layernorm.weight
+
+    @property
+    def final(self) -> Place:
+        """The residual stream behind the final norm."""
+        return Place(self.norm, "output")
+
     @property
     def shape(self) -> tuple[int, int]:
         """Layers and hidden size: the shape of a direction."""
         return len(self.layers), self.hidden_size
+
+
+def layout_of(model: PreTrainedModel) -> Layout:
+    """Where the parts of this model are; InputError if it is of no architecture that is known here."""
+    return Layout(model)
 
 
 def check_vectors(vectors: Tensor, shape: tuple[int, int]) -> None:

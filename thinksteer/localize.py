@@ -11,7 +11,7 @@ from torch import Tensor
 
 from thinksteer.activations import span_means
 from thinksteer.directions import unit
-from thinksteer.layout import Layout, Place, check_vectors
+from thinksteer.layout import Place, check_vectors, layout_of
 from thinksteer.records import Head, InputError, Passage
 
 if TYPE_CHECKING:
@@ -33,13 +33,13 @@ def head_scores(
 
     `direction`: `[num_layers, hidden_size]`, pointing to long thinking; a head of high score shortens it.
     """
-    layout = Layout(model)
+    layout = layout_of(model)
     check_vectors(direction, layout.shape)
     kept = [replace(p, spans=tuple(span for span in p.spans if span.label == label)) for p in passages]
     kept = [passage for passage in kept if passage.spans]
     if not kept:
         raise InputError(f'no passage has a span labelled "{label}": heads cannot be scored')
-    places = [Place(layout.o_proj(layer), "input") for layer in range(len(layout.layers))]
+    places = [Place(layout.o_proj(layer), "input") for layer in range(layout.shape[0])]
     outputs = span_means(model, kept, {"heads": places}, max_batch_tokens)["heads"][label]  # [L, H * head_dim]
 
     rows = []

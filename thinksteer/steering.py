@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from thinksteer.directions import unit
-from thinksteer.layout import Layout, check_vectors
+from thinksteer.layout import check_vectors, layout_of
 from thinksteer.records import EVERYWHERE, Condition, Edit, InputError, Site
 from thinksteer.thinking import Follower
 
@@ -25,11 +25,11 @@ def applied(model: PreTrainedModel, edits: Sequence[Edit]) -> Iterator[dict[Cond
     Before each pass the block puts the positions of each condition of the edits, bool `[B, T]`, into the dict that it
     is given; edits that act everywhere need none.
     """
-    layout, masks = Layout(model), {}
+    layout, masks = layout_of(model), {}
     with ExitStack() as hooks:
         for (layer, site, where), vector in additions(edits, layout.shape).items():
             # Cast and moved here, once: a hook runs at every decoding step.
-            beside = layout.layers[layer].input_layernorm.weight
+            beside = layout.beside(layer)
             vector = vector.to(beside.device, beside.dtype)
             hooks.callback(layout.site(layer, site).watch(adder(vector, where, masks)).remove)
         yield masks
