@@ -137,7 +137,8 @@ def extract(
             direction_figure(direction.norm(dim=-1).tolist(), angle.tolist(), partial)
         own = {"method": method.name, "read_site": method.reading.site}
         own |= {f"n_{label}": str(counts.get(label, 0)) for labels in method.terms for label in labels}
-        store.write_safetensors(paths[method.name], {"direction": direction}, own | about)
+        norms = pooled_mean(means, counts, method.labels).norm(dim=-1)
+        store.write_safetensors(paths[method.name], {"direction": direction, "overall_norm": norms}, own | about)
 
 
 if __name__ == "__main__":

@@ -20,11 +20,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from thinksteer import cli, models, store
-from thinksteer.directions import random_like
+from thinksteer import cli, interventions, models, store
 from thinksteer.figures import length_histogram
 from thinksteer.methods import METHODS, PENALTIES
-from thinksteer.records import EVERYWHERE, Edit, InputError, LogitBias, Problem, Record
+from thinksteer.records import EVERYWHERE, InputError, LogitBias, Problem, Record
 from thinksteer.stage import Generator, load_problems
 from thinksteer.sweep import Point, by_layer, change_of, curves, place, points_of, with_accuracy
 from thinksteer.sweep_figures import layerwise_figure, steering_figure, tokens_figure
@@ -58,8 +57,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--layer_numbering", choices=["blocks", "hidden_states"], default="blocks", help="default: %(default)s"
     )
-    parser.add_argument("--control_direction", choices=["random"], help="control: a random direction of the same norms")
-    parser.add_argument("--control_seed", type=cli.natural_int, default=0, help="of it (default: %(default)s)")
+    interventions.add_flags(parser)
     parser.add_argument("--words", nargs="+", help="penalties: of tokens with these (default: the control's)")
     parser.add_argument("--first_tokens", type=cli.positive_int, help="penalties: only so far (default: throughout)")
     cli.add_sampling(parser)
@@ -74,8 +72,8 @@ def parse_args() -> argparse.Namespace:
         parser.error("--words and --first_tokens go with penalties")
     if args.together and not args.layer:
         parser.error("--together goes with --layer")
-    if (args.layer or args.direction or args.control_direction) and any(penalties):
-        parser.error("--layer, --direction and --control_direction go with directions, a penalty has none")
+    if any(penalties) and (args.layer or args.direction or interventions.named("", args)):
+        parser.error("--layer, --direction and how it is applied go with directions, a penalty has none")
     return args
 
 
@@ -83,44 +81,46 @@ def main() -> None:
     args = parse_args()
     ref = models.resolve(args.model, args.artifacts, args.template)
     problems = load_problems(args, args.dataset)
-    conditional = any(METHODS[one].conditional for one in args.control if one in METHODS)
-    with Generator(args, ref, steering="conditional" if conditional else "everywhere") as generator:
+    chosen = [interventions.chosen(METHODS[one], args) for one in args.control if one in METHODS]
+    with Generator(args, ref, steering="constant" if all(one.constant for one in chosen) else "any") as generator:
         for control in args.control:
             (penalise if control in PENALTIES else sweep)(generator, control, problems)
 
 
 def sweep(generator: Generator, control: str, problems: list[Problem]) -> None:
     """Answer the problems at every layer and weight that the flags name, and sum up."""
-    args, model, method = generator.args, generator.ref.key, METHODS[control]
+    args, model, method = generator.args, generator.ref.key, interventions.chosen(METHODS[control], generator.args)
     sources = [store.direction_path(args.artifacts, model, args.direction or control)]
-    name, direction = args.name or args.direction or control, store.read_direction(sources[0])
+    vectors = interventions.read_vectors(sources[0], method, args)
     if args.layer == ["strongest"]:
         sources.append(store.layer_effects_path(args.artifacts, model, args.dataset, control))
         if not sources[1].is_file():
             raise InputError(f"{sources[1]} is missing: run python -m scripts.layer_effects --control {control}")
         layers: Sequence[int | None] = [store.read_json(sources[1])["strongest"]]
     else:
-        layers = chosen_layers(args.layer, args.layer_numbering, len(direction), method.layer(len(direction)))
-    places = {layer: tuple(range(len(direction))) if layer is None else (layer,) for layer in layers}
-    together = {}
+        # Entry i of hidden_states is what enters block i, and what leaves the one before.
+        first = 1 if args.layer_numbering == "hidden_states" and "block_in" not in method.sites else 0
+        layers = chosen_layers(args.layer, first, len(vectors), method.layer(len(vectors)))
+    places = {layer: tuple(range(len(vectors))) if layer is None else (layer,) for layer in layers}
+    name, together = args.name or args.direction or control, {}
     if args.together:
         places = {None: tuple(layer for layer in layers if layer is not None)}
         together = {"layers": list(places[None])}
         name += ".layers" + "+".join(map(str, places[None]))
-    if args.control_direction == "random":
-        name, direction = f"{name}.random{args.control_seed}", random_like(direction, args.control_seed)
+    name = interventions.named(name, args)
     weights = args.direction_weight or method.weights
     # The vocabulary is not read for nothing.
     where = method.where(generator.reader) if method.conditional else EVERYWHERE
     # Weight 0 is the same in every layer.
     for layer, weight in dict.fromkeys((at if by else None, by) for at, by in product(places, weights)):
         about = {"control": name, "method": control, "weight": weight, "layer": layer} | together
+        about |= {"operation": method.operation, "sites": method.sites, "scale": args.scale}
         print(f"{name}: weight {weight:g}" + (f", {place(about | {'adds_to': 'layers'})}" if weight else ""))
         at = places[layer] if weight else ()
-        if weight and not direction[list(at)].any():
+        if weight and not vectors[list(at)].any():
             raise InputError(f"{sources[0]} has no vector for layer {layer}: choose another --layer")
         coef = weight / len(at) if together and weight else weight
-        edits = [Edit(method.site, direction, at, coef, where)] if weight else []
+        edits = method.edits(vectors, at, coef, where) if weight else []
         output = store.steering_path(args.artifacts, model, args.dataset, name, weight, layer, args.shard)
         generator.write(output, args.dataset, problems, edits, sources, **about)
     summarise(args, model, {"control": name, "adds_to": "layers"} | together)
@@ -141,19 +141,16 @@ def penalise(generator: Generator, control: str, problems: list[Problem]) -> Non
     summarise(args, generator.ref.key, {"control": name, "adds_to": "logits"})
 
 
-def chosen_layers(
-    asked: list[str] | None, numbering: str, num_layers: int, default: int | None
-) -> Sequence[int | None]:
-    """The blocks to steer after, one at a time; None stands for all at once."""
+def chosen_layers(asked: list[str] | None, first: int, num_layers: int, default: int | None) -> Sequence[int | None]:
+    """The blocks to steer, of which the user calls the first one `first`, one at a time; None: all at once."""
     if asked is None:
         return [default]
     if asked == ["each"]:
         return range(num_layers)
-    first = 1 if numbering == "hidden_states" else 0
     known = [str(first + block) for block in range(num_layers)]
     wrong = [text for text in asked if text not in known]
     if wrong:
-        span = f"the model's {numbering} to steer are {known[0]} to {known[-1]}"
+        span = f"the model's layers to steer are {known[0]} to {known[-1]}"
         raise InputError(f"--layer {' '.join(wrong)}: {span}; or give `each`")
     return sorted({int(text) - first for text in asked})
 

@@ -165,8 +165,8 @@ def vllm_ways(
     breaks = frozenset(i for i in engine.tokenizer.get_vocab().values() if "\n" in engine.tokenizer.decode([i]))
     attn, mlp = (Edit(site, vectors, tuple(range(n_layers)), WEIGHT) for site in ("attn_out", "mlp_out"))
     at_breaks = Edit("block_out", vectors, (n_layers // 2,), WEIGHT, Condition(breaks, in_thinking=True))
-    speeds += steered_ways(args, ref, asked, "everywhere", {FREE: [], ATTN: [attn], MLP: [mlp]})
-    speeds += steered_ways(args, ref, asked, "conditional", {EAGER: [], BREAKS: [at_breaks]})
+    speeds += steered_ways(args, ref, asked, "constant", {FREE: [], ATTN: [attn], MLP: [mlp]})
+    speeds += steered_ways(args, ref, asked, "any", {EAGER: [], BREAKS: [at_breaks]})
     return speeds, device
 
 

@@ -19,6 +19,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -31,7 +32,7 @@ from thinksteer.engines.hf import HFEngine
 from thinksteer.engines.vllm import VLLMEngine
 from thinksteer.generation import requests
 from thinksteer.methods import METHODS
-from thinksteer.records import Condition, Edit, Request, Response, Sampling
+from thinksteer.records import EVERYWHERE, Condition, Edit, Request, Response, Sampling
 from thinksteer.stage import load_problems
 from thinksteer.steering import Gate, applied, conditions
 from thinksteer.thinking import Follower, Reader, delimiters
@@ -71,7 +72,7 @@ def main() -> None:
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()  # vLLM counts what is free
     fine = True
-    for steering, tried in (("everywhere", settings), ("conditional", settings | own)):
+    for steering, tried in (("constant", settings), ("any", settings | own)):
         with opened(ref, replace(loading, steering=steering)) as engine:
             print(f"\n{ref.key}, {len(asked)} prompts, {engine.device}, vLLM loaded for steering {steering}")
             for name, edits in tried.items():
@@ -98,12 +99,12 @@ def main() -> None:
 def constant(args: argparse.Namespace, model: str) -> Settings:
     """No steering; every control at every weight in all layers; the first control in one layer at a time."""
     settings: Settings = {"unsteered": []}
-    for control in (one for one in args.control if not METHODS[one].conditional):
+    for control in (one for one in args.control if METHODS[one].constant):
         vectors = store.read_direction(store.direction_path(args.artifacts, model, control))
-        layers, site = tuple(range(len(vectors))), METHODS[control].site
-        settings |= {f"{control} {weight:+g}": [Edit(site, vectors, layers, weight)] for weight in WEIGHTS}
+        layers, edits = range(len(vectors)), partial(METHODS[control].edits, vectors, where=EVERYWHERE)
+        settings |= {f"{control} {weight:+g}": edits(layers, weight) for weight in WEIGHTS}
         if len(settings) == 1 + len(WEIGHTS):
-            settings |= {f"{control} layer {layer}": [Edit(site, vectors, (layer,), LAYER_WEIGHT)] for layer in layers}
+            settings |= {f"{control} layer {layer}": edits([layer], LAYER_WEIGHT) for layer in layers}
     return settings
 
 
@@ -119,14 +120,15 @@ def conditional(settings: Settings, breaks: frozenset[int]) -> Settings:
 
 
 def of_methods(args: argparse.Namespace, model: str, reader: Reader) -> Settings:
-    """The controls that act at some tokens only, as their papers apply them, at several weights."""
+    """The controls that no bias can stand for, as their papers apply them, at several weights."""
     settings: Settings = {}
-    for control in (one for one in args.control if METHODS[one].conditional):
+    for control in (one for one in args.control if not METHODS[one].constant):
         method, vectors = METHODS[control], store.read_direction(store.direction_path(args.artifacts, model, control))
-        layer, where = method.layer(len(vectors)), method.where(reader)
-        layers = tuple(range(len(vectors))) if layer is None else (layer,)
+        layer = method.layer(len(vectors))
+        layers = range(len(vectors)) if layer is None else [layer]
         settings |= {
-            f"{control} {weight:+g}": [Edit(method.site, vectors, layers, weight, where)] for weight in OWN_WEIGHTS
+            f"{control} {weight:+g}": method.edits(method.spread(vectors), layers, weight, method.where(reader))
+            for weight in OWN_WEIGHTS
         }
     return settings
 

@@ -16,7 +16,7 @@ from typing import Any
 from thinksteer import card, cli, models, store
 from thinksteer.bake import bake
 from thinksteer.methods import METHODS
-from thinksteer.records import Edit, InputError
+from thinksteer.records import EVERYWHERE, Edit, InputError
 
 
 def parse_args() -> argparse.Namespace:
@@ -46,9 +46,9 @@ def main() -> None:
         raise InputError(
             f"--direction_weight: {len(weights)} values for {len(args.control)} controls: give one or each"
         )
-    somewhere = [control for control in args.control if METHODS[control].conditional]
-    if somewhere:
-        raise InputError(f"--control {somewhere[0]} acts at some tokens only, a bias at all: steer at run time instead")
+    other = [control for control in args.control if not METHODS[control].constant]
+    if other:
+        raise InputError(f"--control {other[0]} is not the same at all tokens, a bias is: steer at run time instead")
     files = {control: store.direction_path(args.artifacts, ref.key, control) for control in args.control}
     name = args.name or default_name(ref.key, dict(zip(files, weights, strict=True)), args.layer)
     source, target = models.folder(ref), store.model_path(args.artifacts, name)
@@ -63,7 +63,7 @@ def main() -> None:
             for (control, file), weight in zip(files.items(), weights, strict=True):
                 direction = store.read_direction(file)
                 layers = tuple(args.layer or range(len(direction)))
-                edits.append(Edit(METHODS[control].site, direction, layers, weight))
+                edits += METHODS[control].edits(direction, layers, weight, EVERYWHERE)
                 about.append({"control": control, "weight": weight, "layers": layers, "sha256": store.sha256(file)})
             dataset = store.read_safetensors(file)[1].get("dataset")
             about = {"base_model": ref.key, "source": ref.source, "dataset": dataset, "steering": about}

@@ -46,7 +46,7 @@ def main() -> None:
     if len(coefficients) != len(args.files) or (args.coefficients is None and len(args.files) > 1):
         count = len(args.coefficients or [])
         raise InputError(f"--coefficients: {count} for {len(args.files)} files: give one for each")
-    if args.name in METHODS and METHODS[args.name].site == "attn_out":
+    if args.name in METHODS and METHODS[args.name].sites == ("attn_out",):
         raise InputError(
             f"--name {args.name}: that one is added to what attention puts out, not blocks: name it otherwise"
         )

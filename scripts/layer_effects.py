@@ -103,12 +103,13 @@ def measure(args: argparse.Namespace, ref: ModelRef, model: "PreTrainedModel", m
     passages = choose(passages, own, args.n_responses, args.n_spans, args.seed)
     vectors = args.coef * store.read_direction(store.direction_path(args.artifacts, ref.key, method.name))
     controls = torch.stack([random_like(vectors, seed) for seed in args.control_seeds])
-    effects = partial(layer_effects, model, site=method.site, vectors=vectors, controls=controls)
+    (site,) = method.sites
+    effects = partial(layer_effects, model, site=site, vectors=vectors, controls=controls)
     found = [
         effects(passage, n_nodes=args.n_nodes, max_batch_tokens=args.batch_tokens)
         for passage in tqdm(passages, unit="response")
     ]
-    about = {"control": method.name, "site": method.site, "coef": args.coef, "spans": count_labels(passages)}
+    about = {"control": method.name, "site": site, "coef": args.coef, "spans": count_labels(passages)}
     about |= summary(passages, found)
     draw([curves_of(about)], store.figure_path(path))
     store.write_json(path, about)

@@ -41,7 +41,7 @@ def hf(ref) -> HFEngine:
 
 @pytest.fixture(scope="module")
 def vllm(ref) -> Iterator:
-    engine = engine_class("vllm").load(ref, Loading(steering="conditional", max_length=300))
+    engine = engine_class("vllm").load(ref, Loading(steering="any", max_length=300))
     yield engine
     engine.close()
 
@@ -115,7 +115,7 @@ def test_a_methods_tokens_outside_the_thinking_are_not_steered(ref, hf, vllm, as
         replace(one, prompt_ids=(*one.prompt_ids[:9], *[blank] * (number % 3), *one.prompt_ids[9:]))
         for number, one in enumerate(asked)
     ]
-    edits = [Edit(method.site, vectors, (method.layer(6),), 9.0, method.where(reader))]
+    edits = method.edits(vectors, [method.layer(6)], 9.0, method.where(reader))
     found, expected = answers(vllm, split, GREEDY, edits), answers(hf, split, GREEDY, edits)
     assert found == expected
     outside, marks = 0, (reader.open_ids, reader.close_ids, reader.opened_in_prompt)

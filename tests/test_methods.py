@@ -47,9 +47,9 @@ def read(records, reader):
 
 def test_both_published_controls_are_registered_with_their_sites():
     found = [METHODS[f"thinking_length_{part}"] for part in ("attn", "mlp")]
-    assert [(one.reading, one.site) for one in found] == [
-        (Reading("mid", shift=-1), "attn_out"),
-        (Reading("block_out", shift=-1), "mlp_out"),
+    assert [(one.reading, one.sites) for one in found] == [
+        (Reading("mid", shift=-1), ("attn_out",)),
+        (Reading("block_out", shift=-1), ("mlp_out",)),
     ]
     for one in found:
         assert one.terms == {("long",): 1, ("short",): -1}

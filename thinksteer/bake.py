@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from thinksteer.records import EVERYWHERE, Edit, InputError, Site
-from thinksteer.steering import additions
+from thinksteer.steering import changes
 
 # What writes into the residual stream at a site: a module, its projections (the last one writes), and the setting that
 # gives all of them a bias.
@@ -42,11 +42,9 @@ def bake(config: Mapping[str, Any], stored: Mapping[str, Tensor], edits: Sequenc
     everywhere or acts elsewhere, does not fit the model, or is too large for the checkpoint's dtype.
     """
     shape = config["num_hidden_layers"], config["hidden_size"]
-    vectors: dict[tuple[int, Site], Tensor] = {}
-    for (layer, site, where), vector in additions(edits, shape).items():
-        if where != EVERYWHERE or site not in BRANCHES:
-            raise InputError(f"only what is added everywhere, at {' or '.join(BRANCHES)}, can become a bias")
-        vectors[layer, site] = vector
+    if any(not edit.constant or edit.site not in BRANCHES for edit in edits):
+        raise InputError(f"only what is added everywhere, at {' or '.join(BRANCHES)}, can become a bias")
+    vectors = {place: parts[EVERYWHERE].added for place, parts in changes(edits, shape).items()}
     steered = {site for _, site in vectors}
     baked = Baked(_architecture(config, steered), {}, {})
     for site, (module, projections, setting) in BRANCHES.items():

@@ -44,6 +44,12 @@ def rescaled(direction: Tensor, like: Tensor) -> Tensor:
     return unit(direction) * like.norm(dim=-1, keepdim=True)
 
 
+def stretched(direction: Tensor, norms: Tensor) -> Tensor:
+    """A direction `[L, D]` made as long as `norms` `[L]` in each layer. A layer without a direction keeps none."""
+    lengths = direction.norm(dim=-1)
+    return direction * torch.where(lengths > 0, norms.to(lengths) / lengths, lengths)[:, None]
+
+
 def random_like(direction: Tensor, seed: int) -> Tensor:
     """The control for a direction `[L, D]`: random ones, independent between layers, each as long as the real one."""
     generator = torch.Generator().manual_seed(seed)

@@ -213,6 +213,11 @@ class Edit:
     where: Condition = EVERYWHERE
     operation: Operation = "add"
 
+    @property
+    def constant(self) -> bool:
+        """Whether it adds the same vector at every position to what a projection gives, as a bias of that would."""
+        return self.operation == "add" and self.where == EVERYWHERE and self.site != "block_in"
+
 
 @dataclass(frozen=True)
 class Head:

@@ -1,9 +1,10 @@
-"""What an edit does: added to activations at run time, or projected out of the weights of chosen heads."""
+"""What an edit does: to activations at run time, or to the weights of chosen heads, out of which it is projected."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,6 +19,47 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+@dataclass(frozen=True, eq=False)
+class Change:
+    """What edits do together to an activation h `[..., D]`: `added` + (h @ read.T) @ write is added to it.
+
+    `added`: `[D]`; `read` and `write`: `[K, D]`, a row each for every amplification (read u, write coef * u).
+    """
+
+    added: Tensor
+    read: Tensor
+    write: Tensor
+
+    @classmethod
+    def of_rows(cls, rows: Tensor) -> Change:
+        """From its tensors as the rows of one `[1 + 2 K, D]`."""
+        read, write = rows[1:].chunk(2) if len(rows) > 1 else (rows[1:], rows[1:])
+        return cls(rows[0], read, write)
+
+    def rows(self) -> Tensor:
+        return torch.cat([self.added[None], self.read, self.write])
+
+    def to(self, like: Tensor) -> Change:
+        """On the device and in the dtype of the weights beside it. Projections need float32 at least: what ablation
+        leaves of a large activation would be the rounding of its 16 bits."""
+        wide = torch.promote_types(like.dtype, torch.float32)
+        return Change(self.added.to(like), self.read.to(like.device, wide), self.write.to(like.device, wide))
+
+    def __add__(self, other: Change) -> Change:
+        read, write = torch.cat([self.read, other.read]), torch.cat([self.write, other.write])
+        return Change(self.added + other.added, read, write)
+
+    def of(self, hidden: Tensor) -> Tensor:
+        """What is added to `[..., D]`."""
+        if not len(self.read):
+            return self.added
+        return self.added + (hidden.to(self.read) @ self.read.T) @ self.write
+
+
+Changes = dict[tuple[int, Site], dict[Condition, Change]]
+"""(layer, site) -> what is done there, under each condition."""
+
+
 @contextmanager
 def applied(model: PreTrainedModel, edits: Sequence[Edit]) -> Iterator[dict[Condition, Tensor]]:
     """Within this block every forward pass of the model is steered; edits of one place add up.
@@ -27,22 +69,31 @@ def applied(model: PreTrainedModel, edits: Sequence[Edit]) -> Iterator[dict[Cond
     """
     layout, masks = layout_of(model), {}
     with ExitStack() as hooks:
-        for (layer, site, where), vector in additions(edits, layout.shape).items():
+        for (layer, site), parts in changes(edits, layout.shape).items():
             # Cast and moved here, once: a hook runs at every decoding step.
-            beside = layout.beside(layer)
-            vector = vector.to(beside.device, beside.dtype)
-            hooks.callback(layout.site(layer, site).watch(adder(vector, where, masks)).remove)
+            parts = {where: one.to(layout.beside(layer)) for where, one in parts.items()}
+            hooks.callback(layout.site(layer, site).watch(changer(parts, masks)).remove)
         yield masks
 
 
-def adder(vector: Tensor, where: Condition, masks: Mapping[Condition, Tensor]) -> Callable[[Tensor], Tensor]:
-    """What a hook does to `[..., D]`: adds the vector `[D]` at the positions `[...]` that are then in the masks."""
+def changer(
+    parts: Mapping[Condition, Change], masks: Mapping[Condition, Tensor]
+) -> Callable[[Tensor, Tensor | None], Tensor]:
+    """What a hook does to `[..., D]`: each part changes it at the positions `[...]` that are then in the masks.
 
-    def add(hidden: Tensor) -> Tensor:
-        steered = hidden + vector
-        return steered if where == EVERYWHERE else torch.where(masks[where][..., None], steered, hidden)
+    `rest` is the remainder of an activation that comes in two summands, of which only the first is changed.
+    """
+    reads = any(len(one.read) for one in parts.values())
 
-    return add
+    def change(hidden: Tensor, rest: Tensor | None = None) -> Tensor:
+        whole = hidden if rest is None or not reads else hidden + rest
+        result = hidden
+        for where, one in parts.items():
+            steered = (result + one.of(whole)).to(hidden.dtype)
+            result = steered if where == EVERYWHERE else torch.where(masks[where][..., None], steered, result)
+        return result
+
+    return change
 
 
 def conditions(edits: Sequence[Edit]) -> list[Condition]:
@@ -68,7 +119,9 @@ class Gate:
         inside, first = self.follower.inside(ids, end), min(begin, self._counted)
         rows = [
             [
-                (where.tokens is None or int(ids[place]) in where.tokens) and (not where.in_thinking or place in inside)
+                (where.tokens is None or int(ids[place]) in where.tokens)
+                and (not where.in_thinking or place in inside)
+                and (not where.responding or place >= self.follower.prompt_length - 1)
                 for place in range(first, end)
             ]
             for where in self.conditions
@@ -83,13 +136,13 @@ class Gate:
         return self.count
 
 
-def additions(edits: Sequence[Edit], shape: tuple[int, int]) -> dict[tuple[int, Site, Condition], Tensor]:
-    """The vector `[hidden_size]` that the edits together add at each layer, site and condition, in float64.
+def changes(edits: Sequence[Edit], shape: tuple[int, int]) -> Changes:
+    """What the edits together do at each layer, site and condition, in float64; all read the same, unchanged, h.
 
     `shape`: the model's number of layers and hidden size. InputError: a direction of another model's shape, a layer
     that is not there, a place that is only read, a vector that is not finite.
     """
-    added: dict[tuple[int, Site, Condition], Tensor] = {}
+    found: Changes = {}
     for edit in edits:
         check_vectors(edit.vectors, shape)
         if edit.site == "mid":
@@ -99,12 +152,21 @@ def additions(edits: Sequence[Edit], shape: tuple[int, int]) -> dict[tuple[int, 
         for layer in edit.layers:
             if not 0 <= layer < shape[0]:
                 raise InputError(f"there is no layer {layer}: the model has {shape[0]}, counted from 0")
-            vector = edit.coef * edit.vectors[layer].double().cpu()
-            if not torch.isfinite(vector).all():
-                raise InputError(f"the vector to add at {edit.site} of layer {layer} is not finite")
-            place = (layer, edit.site, edit.where)
-            added[place] = added[place] + vector if place in added else vector
-    return added
+            if not torch.isfinite(edit.coef * edit.vectors[layer]).all():
+                raise InputError(f"the vector to {edit.operation} at {edit.site} of layer {layer} is not finite")
+            one = _change(edit, layer)
+            parts = found.setdefault((layer, edit.site), {})
+            parts[edit.where] = parts[edit.where] + one if edit.where in parts else one
+    return found
+
+
+def _change(edit: Edit, layer: int) -> Change:
+    vector = edit.vectors[layer].double().cpu()
+    none = vector.new_zeros(0, len(vector))
+    if edit.operation == "add":
+        return Change(edit.coef * vector, none, none)
+    read = unit(vector)[None] if vector.any() else none
+    return Change(torch.zeros_like(vector), read, edit.coef * read)
 
 
 def project_out(weight: Tensor, heads: Sequence[int], head_dim: int, direction: Tensor, strength: float) -> Tensor:

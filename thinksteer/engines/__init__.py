@@ -17,8 +17,8 @@ from thinksteer.records import Edit, InputError, Request, Response, Sampling
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Steering = Literal["none", "everywhere", "conditional"]
-"""Which edits an engine must be able to apply: none, those that act at every position, or any."""
+Steering = Literal["none", "constant", "any"]
+"""Which edits an engine must be able to apply: none, those that are like biases (`Edit.constant`), or any."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ from typing import Any, Self, TypeVar
 
 import torch
 from safetensors.torch import save
-from torch import Tensor
 from tqdm import tqdm
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
@@ -39,13 +38,14 @@ from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from thinksteer import models
+from thinksteer.directions import unit
 from thinksteer.engines import Loading
 from thinksteer.engines.outcome import Outcome, eos_ids
 from thinksteer.engines.sampling import check
 from thinksteer.engines.widen import widen_heads
 from thinksteer.models import ModelRef
 from thinksteer.records import EVERYWHERE, Condition, Edit, InputError, Request, Response, Sampling, Site
-from thinksteer.steering import additions
+from thinksteer.steering import Change, Changes, changes
 from thinksteer.thinking import Template, delimiters
 
 WORKER = "thinksteer.engines.vllm_worker.SteerableWorker"
@@ -53,7 +53,6 @@ CPU_CACHE_BYTES = 1 << 30
 PROMPT_ROOM = 4096  # tokens for the prompt and for a forced answer, beside those of the response
 TRIAL_LOGPROBS = 20
 
-Vectors = dict[tuple[int, Site, Condition], Tensor]
 Distribution = dict[int, float]
 Result = TypeVar("Result")
 
@@ -70,10 +69,10 @@ class VLLMEngine:
                 "--engine hf"
             )
         split = loading.pipeline_parallel_size > 1 or loading.data_parallel_size > 1
-        if loading.steering == "conditional" and split:
+        if loading.steering == "any" and split:
             raise InputError(
-                "steering that depends on the token runs with --tensor_parallel_size alone; divide the questions with "
-                "--shard instead of --data_parallel_size and --pipeline_parallel_size"
+                "steering that depends on the token or its state runs with --tensor_parallel_size alone; divide the "
+                "questions with --shard instead of --data_parallel_size and --pipeline_parallel_size"
             )
         self._loop, self._heir = asyncio.new_event_loop(), _heir()
         try:
@@ -85,9 +84,9 @@ class VLLMEngine:
         self.longest = config.max_model_len
         self.shape = config.get_total_num_hidden_layers(), config.get_hidden_size()
         self.eos_ids = eos_ids(_stated_eos(folder, config.hf_text_config.eos_token_id), tokenizer)
-        self._vectors: Vectors = {}
+        self._changes: Changes = {}
         self._salt: str | None = None  # a cached prefix serves only requests that are steered alike
-        self._tried: set[tuple[Site, bool]] = set()
+        self._tried: set[tuple[Site, bool, bool]] = set()
         self._numbers = itertools.count()
         self._uncounted: list[int] = []
         self._counts: dict[int, int] = {}
@@ -134,9 +133,13 @@ class VLLMEngine:
                 )
         if not asked:
             return
-        vectors = additions(edits, self.shape)
-        self._try(vectors, asked[0])
-        self._steer(vectors)
+        if edits and not (
+            self.steering == "any" or (self.steering == "constant" and all(one.constant for one in edits))
+        ):
+            raise ValueError(f"this engine was loaded for steering: {self.steering}")
+        wanted = changes(edits, self.shape)
+        self._try(wanted, asked[0])
+        self._steer(wanted)
         finished: asyncio.Queue[asyncio.Task[Response]] = asyncio.Queue()
         tasks = [self._loop.create_task(self._answer(request, sampling, outcome)) for request in asked]
         for task in tasks:
@@ -196,9 +199,9 @@ class VLLMEngine:
         return [output async for output in self._llm.generate(prompt, params, name)][-1].outputs[0]
 
     async def _steered_positions(self, request: Request, ids: list[int], number: int) -> int:
-        if any(where == EVERYWHERE for _, _, where in self._vectors):
+        if any(EVERYWHERE in parts for parts in self._changes.values()):
             return len(request.prompt_ids) + len(ids) - 1
-        if not self._vectors:
+        if not self._changes:
             return 0
         # One call to the workers asks for all responses that ended during the call before.
         self._uncounted.append(number)
@@ -209,37 +212,42 @@ class VLLMEngine:
                 self._counts.update(zip(numbers, counts, strict=True))
         return self._counts.pop(number)
 
-    def _steer(self, vectors: Vectors) -> None:
-        """Puts the vectors, each `[hidden_size]`, in the place of those that steer now."""
-        if (vectors and self.steering == "none") or (self.steering == "everywhere" and self._conditional(vectors)):
-            raise ValueError(f"this engine was loaded for steering: {self.steering}")
-        if not vectors and not self._vectors:
+    def _steer(self, wanted: Changes) -> None:
+        """Puts these changes in the place of those that steer now."""
+        if not wanted and not self._changes:
             return
-        wheres = list(dict.fromkeys(where for _, _, where in vectors))
-        tensors = {f"{layer}.{site}.{wheres.index(where)}": vector for (layer, site, where), vector in vectors.items()}
-        payload = save({name: vector.clone() for name, vector in tensors.items()})
-        listed = [[None if where.tokens is None else sorted(where.tokens), where.in_thinking] for where in wheres]
+        wheres = list(dict.fromkeys(where for parts in wanted.values() for where in parts))
+        tensors = {
+            f"{layer}.{site}.{wheres.index(where)}": one.rows()
+            for (layer, site), parts in wanted.items()
+            for where, one in parts.items()
+        }
+        payload = save(tensors)
+        listed = [
+            [None if where.tokens is None else sorted(where.tokens), where.in_thinking, where.responding]
+            for where in wheres
+        ]
         marks = [*map(list, delimiters(self.template, self.tokenizer)), self.template.opened_in_prompt]
         placed = self._wait(self._llm.collective_rpc("steer", args=(payload, listed, marks)))
-        self._vectors = vectors
-        self._salt = hashlib.sha256(payload + json.dumps(listed).encode()).hexdigest() if vectors else None
+        self._changes = wanted
+        self._salt = hashlib.sha256(payload + json.dumps(listed).encode()).hexdigest() if wanted else None
         homeless = tensors.keys() - {name for names in placed for name in names}
         if homeless:
             raise InputError(
                 f"in this model vLLM has no place to steer at {', '.join(sorted(homeless)[:3])}: use --engine hf"
             )
 
-    @staticmethod
-    def _conditional(vectors: Vectors) -> bool:
-        return any(where != EVERYWHERE for _, _, where in vectors)
-
-    def _try(self, vectors: Vectors, request: Request) -> None:
+    def _try(self, wanted: Changes, request: Request) -> None:
         """Once per kind of steering: InputError unless weight 0 changes nothing and a large one changes decoded steps.
 
         A hook under torch.compile, or a module of another name, would do nothing and say nothing. That the prompt is
         steered does not show that decoding is, so a decoded step is compared with the same step read as a prompt.
         """
-        kinds = {(site, where == EVERYWHERE) for _, site, where in vectors}
+        kinds = {
+            (site, where == EVERYWHERE, len(one.read) > 0)
+            for (_, site), parts in wanted.items()
+            for where, one in parts.items()
+        }
         if kinds <= self._tried:
             return
         prompt = list(request.prompt_ids)
@@ -247,11 +255,21 @@ class VLLMEngine:
         plain, _ = self._trial(prompt)
         # A condition is tried where it can be seen: at the first token that is generated.
         trigger = Condition(frozenset(plain[:1]))
-        places = [(layer, site, where if where == EVERYWHERE else trigger) for layer, site, where in vectors]
         noise = torch.randn(self.shape[1], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        self._steer(dict.fromkeys(places, 0 * noise))
+
+        def trial(weight: float) -> Changes:
+            def one(change: Change) -> Change:
+                rows = unit(noise)[None].expand_as(change.read)
+                return Change(weight * noise, rows, weight * rows)
+
+            return {
+                place: {where if where == EVERYWHERE else trigger: one(change) for where, change in parts.items()}
+                for place, parts in wanted.items()
+            }
+
+        self._steer(trial(0))
         zero, _ = self._trial(prompt)
-        self._steer(dict.fromkeys(places, 10 * noise))
+        self._steer(trial(10))
         large, steps = self._trial(prompt)
         _, (as_prompt, *_) = self._trial(prompt + large[:2])
         self._steer({})
@@ -304,7 +322,7 @@ def settings(folder: Path, loading: Loading) -> dict[str, Any]:
     if loading.steering != "none":
         # The key of vLLM's cache of compiled graphs: those without our biases would not steer.
         more |= {"worker_cls": WORKER, "additional_config": {"thinksteer": "biases"}}
-    if loading.steering == "conditional":
+    if loading.steering == "any":
         # Hooks need eager mode, and the state they follow needs each token before the next step is planned.
         os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"
         more |= {"enforce_eager": True, "async_scheduling": False}

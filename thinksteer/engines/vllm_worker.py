@@ -2,7 +2,7 @@
 
 What is added everywhere becomes a bias of `o_proj` or `down_proj`, written in place: no hook, so it holds under
 torch.compile, CUDA graphs and tensor parallelism (both are row-parallel layers, whose bias vLLM adds on rank 0 alone).
-What is added under a condition is done by hooks, which only run in eager mode.
+What depends on the token or on the activation is done by hooks, which only run in eager mode.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vllm.platforms import current_platform
 
 from thinksteer.records import EVERYWHERE, Condition
-from thinksteer.steering import Gate, adder
+from thinksteer.steering import Change, Gate, changer
 from thinksteer.thinking import Follower
 
 if current_platform.is_cpu():
@@ -46,29 +46,35 @@ class SteerableWorker(Worker):
                     projection.bias = nn.Parameter(zeros, requires_grad=False)
                 self._biases[index, site] = projection.bias.data, projection.bias.data.clone()
 
-    def steer(self, vectors: bytes, wheres: list[list[Any]], delimiters: list[Any]) -> list[str]:
-        """Replaces the steering by these vectors (safetensors, `<layer>.<site>.<index of its condition>` -> `[D]`).
+    def steer(self, tensors: bytes, wheres: list[list[Any]], delimiters: list[Any]) -> list[str]:
+        """Replaces the steering by these changes: safetensors, `<layer>.<site>.<index of its condition>` -> their rows
+        (`Change.of_rows`).
 
-        `wheres`: each condition as [tokens or None, in_thinking]; `delimiters`: opening ids, closing ids, opened in
-        the prompt. Returns the names of the vectors that have their place on this worker.
+        `wheres`: each condition as [tokens or None, in_thinking, responding]; `delimiters`: opening ids, closing ids,
+        opened in the prompt. Returns the names of the changes that have their place on this worker.
         """
         for hook in self._hooks:
             hook.remove()
         for bias, own in self._biases.values():
             bias.copy_(own)
         self._hooks, self._masks, self._gates, self._delimiters = [], {}, {}, delimiters
-        conditions = [Condition(None if ids is None else frozenset(ids), inside) for ids, inside in wheres]
-        layers, placed = dict(self._layers()), []
-        for name, vector in load(vectors).items():
+        conditions = [Condition(None if ids is None else frozenset(ids), *rest) for ids, *rest in wheres]
+        wanted: dict[tuple[int, str], dict[Condition, Change]] = {}
+        names: dict[tuple[int, str], list[str]] = {}
+        for name, rows in load(tensors).items():
             layer, site, index = name.split(".")
-            where = conditions[int(index)]
-            if where == EVERYWHERE and (int(layer), site) in self._biases:
-                bias, _ = self._biases[int(layer), site]
-                bias.add_(vector.to(bias.device, bias.dtype))
-                placed.append(name)
-            elif where != EVERYWHERE and int(layer) in layers:
-                self._hook(layers[int(layer)], site, vector, where)
-                placed.append(name)
+            wanted.setdefault((int(layer), site), {})[conditions[int(index)]] = Change.of_rows(rows)
+            names.setdefault((int(layer), site), []).append(name)
+        layers, placed = dict(self._layers()), []
+        for (layer, site), parts in wanted.items():
+            bias, _ = self._biases.get((layer, site), (None, None))
+            if bias is not None and parts.keys() == {EVERYWHERE} and not len(parts[EVERYWHERE].read):
+                bias.add_(parts[EVERYWHERE].added.to(bias))
+            elif layer in layers and self.model_config.enforce_eager:
+                self._hook(layers[layer], site, parts)
+            else:
+                continue
+            placed += names[layer, site]
         self._conditions = [where for where in conditions if where != EVERYWHERE]
         if self._conditions:
             model = self.model_runner.get_model()
@@ -88,15 +94,23 @@ class SteerableWorker(Worker):
     def _hidden_size(self) -> int:
         return self.model_config.get_hidden_size()
 
-    def _hook(self, layer: nn.Module, site: str, vector: Tensor, where: Condition) -> None:
-        add = adder(vector.to(self.device, self.model_config.dtype), where, self._masks)
+    def _hook(self, layer: nn.Module, site: str, parts: dict[Condition, Change]) -> None:
+        like = torch.empty(0, dtype=self.model_config.dtype, device=self.device)
+        change = changer({where: one.to(like) for where, one in parts.items()}, self._masks)
+
+        # A layer takes and gives (hidden states, residual), whose sum is the residual stream: one of them is changed.
+        def before(module: nn.Module, inputs: tuple) -> tuple:
+            positions, hidden, residual, *more = inputs
+            return positions, change(hidden, residual), residual, *more
 
         def after(module: nn.Module, inputs: tuple, output: Any) -> Any:
-            # A layer gives (hidden states, residual), whose sum is the block's output: one of them is changed.
-            return (add(output[0]), *output[1:]) if isinstance(output, tuple) else add(output)
+            return (change(*output), *output[1:]) if isinstance(output, tuple) else change(output)
 
-        place = {"attn_out": "self_attn", "mlp_out": "mlp", "block_out": ""}[site]
-        self._hooks.append(layer.get_submodule(place).register_forward_hook(after))
+        if site == "block_in":
+            self._hooks.append(layer.register_forward_pre_hook(before))
+        else:
+            place = {"attn_out": "self_attn", "mlp_out": "mlp", "block_out": ""}[site]
+            self._hooks.append(layer.get_submodule(place).register_forward_hook(after))
 
     def _set_masks(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         """Before every pass: where each condition holds among the pass's tokens, those of all requests in a row."""

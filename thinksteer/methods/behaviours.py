@@ -66,7 +66,7 @@ def method(name: str, label: str, reading: Reading, rest: tuple[str, ...], lengt
         reading=reading,
         terms={(label,): 1, rest: -1},
         length_of=length_of,
-        site="block_out",
+        sites=("block_out",),
         layer=partial(layer, label),
         weights=(-1.0, 0.0, 1.0),
     )

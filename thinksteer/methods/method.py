@@ -6,8 +6,10 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from torch import Tensor
+
 from thinksteer.directions import Terms
-from thinksteer.records import EVERYWHERE, Condition, InputError, Passage, Reading, Record, Site
+from thinksteer.records import EVERYWHERE, Condition, Edit, InputError, Operation, Passage, Reading, Record, Site
 from thinksteer.thinking import Reader
 
 Rule = Any  # a method's own frozen dataclass of JSON values
@@ -15,6 +17,10 @@ Rule = Any  # a method's own frozen dataclass of JSON values
 
 def all_layers(num_layers: int) -> None:
     """Steer every layer at once."""
+
+
+def own_vector(num_layers: int) -> None:
+    """Every layer is steered with the vector that was read there."""
 
 
 def everywhere(reader: Reader) -> Condition:
@@ -34,8 +40,9 @@ class Method:
       says what would give enough examples of each label.
     - `reading` is where the labelled spans are read, `terms` what is made of the labels' means; `length_of` names the
       label whose mean gives the direction its length (None: it keeps its own).
-    - `site`, `layer`, `where`: the place of the addition, the layer of a model with so many (None: all at once), and at
-      which tokens. `weights` are the paper's.
+    - `sites`, `layer`, `where`: the places that are steered, in which layer of a model with so many (None: all), and at
+      which tokens. `operation` is what is done there with the layer's own vector, or with that of the layer `vector_of`
+      everywhere (None: its own). `weights` are the paper's.
     """
 
     name: str
@@ -44,8 +51,10 @@ class Method:
     add_flags: Callable[[ArgumentParser], None]
     reading: Reading
     terms: Terms
-    site: Site
+    sites: tuple[Site, ...]
     weights: tuple[float, ...]
+    operation: Operation = "add"
+    vector_of: Callable[[int], int | None] = own_vector
     length_of: str | None = None
     layer: Callable[[int], int | None] = all_layers
     where: Callable[[Reader], Condition] = everywhere
@@ -56,6 +65,20 @@ class Method:
     def conditional(self) -> bool:
         """Whether it is added at some tokens only."""
         return self.where is not everywhere
+
+    @property
+    def constant(self) -> bool:
+        """Whether a bias of the weights would do the same (see `Edit.constant`)."""
+        return self.operation == "add" and not self.conditional and "block_in" not in self.sites
+
+    def spread(self, vectors: Tensor) -> Tensor:
+        """Vectors `[L, D]` as the layers are steered with them: each its own, or all with that of one."""
+        source = self.vector_of(len(vectors))
+        return vectors if source is None else vectors[source].expand_as(vectors)
+
+    def edits(self, vectors: Tensor, layers: Sequence[int], coef: float, where: Condition) -> list[Edit]:
+        """What is done with vectors `[L, D]` in these layers, at each of the sites."""
+        return [Edit(site, vectors, tuple(layers), coef, where, self.operation) for site in self.sites]
 
     @property
     def labels(self) -> list[str]:

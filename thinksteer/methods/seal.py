@@ -148,7 +148,7 @@ METHODS = tuple(
         classify=classify,
         reading=Reading("block_out", shift=-1, limit=1),  # the blank line
         terms=terms,
-        site="block_out",
+        sites=("block_out",),
         layer=layer,
         where=where,
         weights=(0.0, 1.0),

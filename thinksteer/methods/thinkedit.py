@@ -61,7 +61,7 @@ METHODS = tuple(
         cure=cure,
         reading=Reading(read, shift=-1),
         terms={("long",): 1, ("short",): -1},
-        site=added,
+        sites=(added,),
         weights=WEIGHTS,
     )
     for part, read, added in (("attn", "mid", "attn_out"), ("mlp", "block_out", "mlp_out"))

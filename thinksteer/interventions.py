@@ -1,0 +1,98 @@
+"""How a direction is applied: as in its method's paper, or as the flags say."""
+
+from argparse import ArgumentParser, Namespace
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor
+
+from thinksteer import store
+from thinksteer.directions import random_like, stretched
+from thinksteer.flags import natural_int
+from thinksteer.methods.method import Method, everywhere, own_vector
+from thinksteer.records import Condition, InputError
+from thinksteer.thinking import Reader
+
+SITES = ("block_in", "attn_out", "mlp_out", "block_out")
+
+
+def responding(reader: Reader) -> Condition:
+    return Condition(responding=True)
+
+
+WHERE = {"all": everywhere, "response": responding}
+
+
+def add_flags(parser: ArgumentParser) -> None:
+    flags = parser.add_argument_group("how the direction is applied (default: as in the control's paper)")
+    flags.add_argument(
+        "--operation",
+        choices=["add", "amplify"],
+        help="add it, or scale what the state has along it: amplify by -1 is ablation",
+    )
+    flags.add_argument("--site", nargs="+", choices=SITES, help="where in each layer")
+    flags.add_argument(
+        "--tokens", choices=WHERE, help="at all, or at those that predict the response: from the prompt's last one on"
+    )
+    flags.add_argument(
+        "--from_layer", type=_layer, metavar="LAYER", help="this layer's vector in all of them, or `own`: each its own"
+    )
+    flags.add_argument(
+        "--scale",
+        choices=["raw", "unit", "overall"],
+        default="raw",
+        help="length of each layer's vector: as it is, 1, or the norm of the layer's mean state (default: %(default)s)",
+    )
+    flags.add_argument("--control_direction", choices=["random"], help="control: a random direction of the same norms")
+    flags.add_argument("--control_seed", type=natural_int, default=0, help="of it (default: %(default)s)")
+
+
+def chosen(method: Method, args: Namespace) -> Method:
+    """The method as the flags have it applied."""
+    if args.operation:
+        method = replace(method, operation=args.operation)
+    if args.site:
+        method = replace(method, sites=tuple(args.site))
+    if args.tokens:
+        method = replace(method, where=WHERE[args.tokens])
+    if args.from_layer is not None:
+        method = replace(
+            method, vector_of=own_vector if args.from_layer == "own" else lambda num_layers: args.from_layer
+        )
+    return method
+
+
+def named(name: str, args: Namespace) -> str:
+    """A direction's name and what the flags say of how it is applied: `seal.amplify.block_in+mlp_out.unit.random0`."""
+    said = [args.operation, args.site and "+".join(args.site), args.tokens]
+    said += [None if args.from_layer is None else f"from-{args.from_layer}"]
+    said += [args.scale if args.scale != "raw" else None]
+    said += [f"random{args.control_seed}" if args.control_direction else None]
+    return ".".join([name, *filter(None, said)])
+
+
+def read_vectors(file: Path, method: Method, args: Namespace) -> Tensor:
+    """The vectors `[L, D]` to apply, made of the direction in a file.
+
+    InputError: the file has no norms to scale by, or no such layer.
+    """
+    vectors = store.read_direction(file)
+    if args.scale == "unit":
+        vectors = stretched(vectors, vectors.new_ones(len(vectors)))
+    if args.scale == "overall":
+        norms = store.read_safetensors(file)[0].get("overall_norm")
+        if norms is None:
+            raise InputError(f"{file} holds no tensor `overall_norm`: make it with stage 2, or give another --scale")
+        vectors = stretched(vectors, norms)
+    if args.control_direction:
+        vectors = random_like(vectors, args.control_seed)
+    source = method.vector_of(len(vectors))
+    if source is not None and source >= len(vectors):
+        raise InputError(f"--from_layer {source}: {file} has layers 0 to {len(vectors) - 1}")
+    if source is not None and not vectors[source].any():
+        raise InputError(f"{file} has no vector for layer {source}: choose another --from_layer")
+    return method.spread(vectors)
+
+
+def _layer(text: str) -> int | str:
+    return text if text == "own" else natural_int(text)
