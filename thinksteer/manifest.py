@@ -22,7 +22,7 @@ from thinksteer.journal import record_files
 from thinksteer.records import InputError
 
 FOLDERS = ("responses", "directions", "steering", "heads", "models", "evaluations", "reports")
-FOLDERS += ("annotations", "layers", "behaviours")
+FOLDERS += ("annotations", "layers", "levels", "behaviours")
 PACKAGES = ("torch", "transformers", "numpy", "safetensors", "tokenizers", "vllm")
 SOURCE = Path(__file__).resolve().parent.parent
 

@@ -44,6 +44,8 @@ __all__ = [
     "iterate_records",
     "judge_path",
     "layer_effects_path",
+    "lm_eval_path",
+    "level_effects_path",
     "load_torch",
     "manifest_path",
     "metrics_path",
@@ -114,6 +116,15 @@ def separability_path(root: Path, model: str, dataset: str, control: str) -> Pat
 
 def layer_effects_path(root: Path, model: str, dataset: str, control: str) -> Path:
     return root / "layers" / slug(model) / f"{slug(dataset)}.{slug(control)}.json"
+
+
+def level_effects_path(root: Path, model: str, dataset: str) -> Path:
+    return root / "levels" / slug(model) / f"{slug(dataset)}.json"
+
+
+def lm_eval_path(root: Path, model: str, name: str) -> Path:
+    """What lm-eval's tasks found."""
+    return root / "lm_eval" / slug(model) / f"{slug(name)}.json"
 
 
 def cosines_path(root: Path, model: str) -> Path:
