@@ -33,7 +33,8 @@ DISK = {
     "judge",
 }
 # What runs models, and so must work where nothing is stored.
-RUNS_MODELS = {"activations", "attribution", "localize", "layout", "steering", "generation", "engines"}
+RUNS_MODELS = {"activations", "attribution", "localize", "layout", "places", "recurrent", "steering"}
+RUNS_MODELS |= {"generation", "engines"}
 # Modules that only the stages may use.
 FOR_STAGES = {"thinksteer.cli", "thinksteer.stage"}
 

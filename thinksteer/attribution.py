@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn.functional import kl_div
 
 from thinksteer.directions import unit
-from thinksteer.layout import check_vectors, layout_of
+from thinksteer.layout import Layout, check_vectors
 from thinksteer.records import InputError, Passage, Site
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class _Probe:
     def __init__(self, model: PreTrainedModel, passage: Passage, site: Site, max_batch_tokens: int) -> None:
         from transformers import DynamicCache
 
-        layout = layout_of(model)
+        layout = Layout(model)
         self.model, self.shape, self.max_batch_tokens = model, layout.shape, max_batch_tokens
         self.sites = [layout.site(layer, site) for layer in range(layout.shape[0])]
         self.device = model.get_input_embeddings().weight.device

@@ -2,42 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
+from thinksteer.places import Place
 from thinksteer.records import InputError, Site
+from thinksteer.recurrent import RecurrentLayout, is_recurrent
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-
-@dataclass(frozen=True, eq=False)
-class Place:
-    """A tensor `[B, T, width]` inside the forward pass: the first input of a module, or its (first) output."""
-
-    module: nn.Module
-    side: Literal["input", "output"]
-
-    def watch(self, visit: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
-        """Call `visit` with the tensor at every forward pass; what it returns, if anything, replaces the tensor."""
-
-        def before(module: nn.Module, inputs: tuple) -> tuple | None:
-            changed = visit(inputs[0])
-            return None if changed is None else (changed, *inputs[1:])
-
-        def after(module: nn.Module, inputs: tuple, output: Tensor | tuple) -> Tensor | tuple | None:
-            if not isinstance(output, tuple):
-                return visit(output)
-            changed = visit(output[0])
-            return None if changed is None else (changed, *output[1:])
-
-        if self.side == "input":
-            return self.module.register_forward_pre_hook(before)
-        return self.module.register_forward_hook(after)
 
 
 class Layout:
@@ -48,6 +22,11 @@ class Layout:
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
+        if is_recurrent(model):
+            raise InputError(
+                f"{type(model).__name__} runs the same blocks at many depth steps: its states can be read and steered, "
+                "but no layer or head of its own be scored or edited"
+            )
         decoder = model.base_model
         _require(decoder, ("layers", "norm"), f"{type(model).__name__}'s decoder")
         self.layers: nn.ModuleList = decoder.layers
@@ -98,9 +77,12 @@ class Layout:
         return len(self.layers), self.hidden_size
 
 
-def layout_of(model: PreTrainedModel) -> Layout:
-    """Where the parts of this model are; InputError if it is of no architecture that is known here."""
-    return Layout(model)
+def layout_of(model: PreTrainedModel) -> Layout | RecurrentLayout:
+    """Where the parts of this model are; InputError if it is of no architecture that is known here.
+
+    What needs layers with weights and heads of their own takes a `Layout`.
+    """
+    return RecurrentLayout(model) if is_recurrent(model) else Layout(model)
 
 
 def check_vectors(vectors: Tensor, shape: tuple[int, int]) -> None:

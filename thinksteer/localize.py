@@ -11,7 +11,7 @@ from torch import Tensor
 
 from thinksteer.activations import span_means
 from thinksteer.directions import unit
-from thinksteer.layout import Place, check_vectors, layout_of
+from thinksteer.layout import Layout, Place, check_vectors
 from thinksteer.records import Head, InputError, Passage
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def head_scores(
 
     `direction`: `[num_layers, hidden_size]`, pointing to long thinking; a head of high score shortens it.
     """
-    layout = layout_of(model)
+    layout = Layout(model)
     check_vectors(direction, layout.shape)
     kept = [replace(p, spans=tuple(span for span in p.spans if span.label == label)) for p in passages]
     kept = [passage for passage in kept if passage.spans]
