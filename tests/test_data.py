@@ -168,7 +168,7 @@ def test_a_line_separator_inside_a_question_is_no_line_end(tmp_path: Path) -> No
 
 
 def test_unknown_names_and_splits_list_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"known are arithmetic, reasoning_tasks, gsm8k, .*--data_file"):
+    with pytest.raises(InputError, match=r"known are arithmetic, arithmetic_and_facts, .*--data_file"):
         load("gsm9k", "test")
     with pytest.raises(InputError, match="MATH-500 has test"):
         load("MATH-500", "train")

@@ -14,7 +14,8 @@ thinking fails is never written into the data, it follows from what a small mode
 import random
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 
 from thinksteer.records import Problem
 
@@ -104,6 +105,29 @@ def problems(split: str, seed: int, count: int) -> Iterator[Problem]:
             id, days = f"arithmetic-{split}-{seed}-{len(seen)}", f"{len(chain.changes)} days"
             yield Problem(id, chain.question, str(chain.values[-1]), level=days)
             seen.add(chain.question)
+
+
+def fact_question(thing: str) -> str:
+    """What asks for the number of a key of `FACTS`."""
+    return f"What number is on the {thing}?"
+
+
+CHAINS_PER_FACT = 5
+
+
+def problems_and_facts(split: str, seed: int) -> list[Problem]:
+    """Every fact (level "memory"), each followed by `CHAINS_PER_FACT` chains of `problems` (level "reasoning").
+
+    So one question in six is to be remembered, the first one too, wherever the list is cut off. Facts are there to be
+    memorised: both splits ask for the same ones, in an order that `seed` draws, and only the chains differ.
+    """
+    facts = random.Random(f"facts {seed}").sample(list(FACTS.items()), len(FACTS))
+    chains = problems(split, seed, CHAINS_PER_FACT * len(facts))
+    mixed = []
+    for thing, number in facts:
+        mixed.append(Problem(f"fact-{thing.replace(' ', '-')}", fact_question(thing), str(number), level="memory"))
+        mixed += [replace(chain, level="reasoning") for chain in islice(chains, CHAINS_PER_FACT)]
+    return mixed
 
 
 def _ramp(effort: float, low: float, high: float) -> float:

@@ -124,6 +124,9 @@ def add_data(parser: argparse.ArgumentParser, several: bool = False) -> None:
     parser.add_argument(
         "--data_file", type=Path, help="local JSONL, JSON, CSV or Parquet file, read by the conventions of --dataset"
     )
+    parser.add_argument(
+        "--few_shot_file", type=Path, help="worked examples of mmlu_pro's prompt (default: the hub's validation split)"
+    )
     parser.add_argument("--question_column", help="of --data_file (default: the usual names)")
     parser.add_argument("--answer_column", help="of --data_file (default: the usual names)")
     parser.add_argument("--id_column", help="of --data_file (default: the row number is the id)")

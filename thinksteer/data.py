@@ -1,4 +1,4 @@
-r"""The data sets, read from the hub, from a local file or made here (`arithmetic`, `reasoning_tasks`), as `Problem`s.
+r"""The data sets, read from the hub, from a local file or made here (`MADE_HERE`), as `Problem`s.
 
 Question and reference answer are read by each data set's conventions (`DATASETS`); where a file brings its own columns,
 they can be named. Reference answers follow GSM8K (`#### 18`) or MATH (`\boxed{18}` in a solution) or stand alone; a row
@@ -9,13 +9,13 @@ import contextlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from thinksteer import arithmetic, grading, hub, livecodebench, reasoning_tasks, rows
+from thinksteer import arithmetic, grading, hub, livecodebench, mmlu_pro, reasoning_tasks, rows
+from thinksteer.columns import ANSWER_COLUMNS, OWN, QUESTION_COLUMNS, Columns, column, row_id, value
 from thinksteer.records import InputError, Problem
 from thinksteer.rows import Row
-
-QUESTION_COLUMNS, ANSWER_COLUMNS = ("question", "problem"), ("answer", "solution")  # the first that is there
 
 ARITHMETIC_QUESTIONS = 1200  # without --n_questions: as many as the embedded model's published figures rest on
 # ThinkEdit's 140 problems of MATH's level 5 (20 per subject, integer answers), as row numbers in the test split of the
@@ -35,25 +35,18 @@ MATH_SUBJECTS = (
 
 
 @dataclass(frozen=True)
-class Columns:
-    """Names of a file's columns; None: the data set's own (of `QUESTION_COLUMNS`, `ANSWER_COLUMNS`), no ids."""
-
-    question: str | None = None
-    answer: str | None = None
-    id: str | None = None
-
-
-@dataclass(frozen=True)
 class Dataset:
     """Where a data set is on the hub (`file`: in that one of its repository, which no config leads to), its splits
-    there, which rows belong to it, and how a row becomes a problem."""
+    there, which rows belong to it, and how a row becomes a problem; `few_shot`: the split that is the `examples` which
+    `problem` then takes as well."""
 
     hub: str
     configs: tuple[str, ...]
     splits: tuple[str, ...]
-    problem: Callable[[Row, Columns, str], Problem]
+    problem: Callable[..., Problem]  # (row, columns, id by number)
     select: Callable[[list[Row]], list[Row]] = list
     file: str | None = None
+    few_shot: str | None = None
 
 
 def load(
@@ -62,22 +55,29 @@ def load(
     n_questions: int | None = None,
     seed: int = 0,
     data_file: Path | None = None,
-    columns: Columns = Columns(),
+    columns: Columns = OWN,
+    few_shot_file: Path | None = None,
 ) -> list[Problem]:
     """The first `n_questions` problems (None: all) of a data set's split, in its order, as upstream takes them.
 
-    `seed` makes the questions of `arithmetic` and touches nothing else. With `data_file` the rows come from that file,
-    read by the conventions of `dataset` if it is one of `DATASETS`. Ids are `<dataset>-<split>-<row number>` (row
-    numbers from 0, counted before a selection by level) or those of the id column.
+    `seed` makes the questions of arithmetic and touches nothing else. With `data_file` the rows come from that file,
+    read by the conventions of `dataset` if it is one of `DATASETS`; with `few_shot_file` the worked examples of a
+    few-shot prompt come from that file. Ids are `<dataset>-<split>-<row number>` (row numbers from 0, counted before a
+    selection by level) or those of the id column.
     """
+    known = DATASETS.get(dataset)
+    if few_shot_file is not None and (known is None or known.few_shot is None):
+        raise InputError(f"--few_shot_file {few_shot_file}: the questions of {dataset} take no worked examples")
     if dataset in MADE_HERE and data_file is None:
         return _made_here(dataset, split, n_questions, seed)
-    known = DATASETS.get(dataset)
     table = _table(dataset, known, split, data_file)
     chosen = known.select(table) if known else table
     _check_number(f"{data_file or split}", dataset, len(chosen), n_questions)
     used = chosen[:n_questions]
     read = known.problem if known else _math_problem
+    if known and known.few_shot:
+        examples = rows.read(few_shot_file) if few_shot_file else hub.read(known.hub, known.configs, known.few_shot)
+        read = partial(read, examples=examples)
     problems = [read(row, columns, f"{dataset}-{split}-{row.number}") for row in used]
     if dataset == "math_level5_140":
         _check_level5_140(used, problems)
@@ -106,9 +106,10 @@ def _made_here(dataset: str, split: str, n_questions: int | None, seed: int) -> 
         raise InputError(f"--split {split}: {dataset} has train, test")
     if dataset == "arithmetic":
         return list(arithmetic.problems(split, seed, n_questions or ARITHMETIC_QUESTIONS))
-    tasks = reasoning_tasks.problems(split)
-    _check_number(split, dataset, len(tasks), n_questions)
-    return tasks[:n_questions]
+    both = dataset == "arithmetic_and_facts"
+    made = arithmetic.problems_and_facts(split, seed) if both else reasoning_tasks.problems(split)
+    _check_number(split, dataset, len(made), n_questions)
+    return made[:n_questions]
 
 
 def _check_number(where: str, dataset: str, there: int, n_questions: int | None) -> None:
@@ -125,33 +126,6 @@ def _check_ids(used: Sequence[Row], problems: Sequence[Problem]) -> None:
         first[problem.id] = row.place
 
 
-def _column(row: Row, named: str | None, usual: tuple[str, ...], flag: str) -> str:
-    column = named if named is not None else next((name for name in usual if name in row.values), None)
-    if column is None or column not in row.values:
-        missing = f"no column {named!r}" if named else f"none of the columns {', '.join(usual)}"
-        raise InputError(f"{row.place}: {missing}; there are {', '.join(map(str, row.values))}. Name one with {flag}")
-    return column
-
-
-def _value(row: Row, column: str) -> str:
-    """The text (or number, as text) in a column; empty and broken text is refused."""
-    value = row.values[column]
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise InputError(f"{row.place}: {column} must be text or a number, not {json.dumps(value, default=str)[:80]}")
-    text = str(value).strip()
-    if not text:
-        raise InputError(f"{row.place}: {column} is empty")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(f"{row.place}: {column} holds half a character ({error.reason})") from error
-    return text
-
-
-def _id(row: Row, columns: Columns, numbered: str) -> str:
-    return numbered if columns.id is None else _value(row, _column(row, columns.id, (), "--id_column"))
-
-
 def reference(text: str) -> str | None:
     r"""The answer in a GSM8K or MATH gold text: after the last `####` (without thousands commas), else the last box.
 
@@ -164,17 +138,17 @@ def reference(text: str) -> str | None:
 
 
 def _math_problem(row: Row, columns: Columns, numbered: str) -> Problem:
-    question = _value(row, _column(row, columns.question, QUESTION_COLUMNS, "--question_column"))
+    question = value(row, column(row, columns.question, QUESTION_COLUMNS, "--question_column"))
     level = row.values.get("level")  # of MATH: "Level 1" to "Level 5", or the number alone
     level = None if level is None else str(level)
     if row.values.get("kind") == "open":
-        return Problem(_id(row, columns, numbered), question, "", "open", level)
-    column = _column(row, columns.answer, ANSWER_COLUMNS, "--answer_column")
-    gold = _value(row, column)
+        return Problem(row_id(row, columns, numbered), question, "", "open", level)
+    name = column(row, columns.answer, ANSWER_COLUMNS, "--answer_column")
+    gold = value(row, name)
     answer = reference(gold)
-    if answer is None and ("####" in gold or column == "solution"):
-        raise InputError(f"{row.place}: {column} states no answer (#### or \\boxed)")
-    return Problem(_id(row, columns, numbered), question, answer or gold, level=level)
+    if answer is None and ("####" in gold or name == "solution"):
+        raise InputError(f"{row.place}: {name} states no answer (#### or \\boxed)")
+    return Problem(row_id(row, columns, numbered), question, answer or gold, level=level)
 
 
 def _choice_problem(row: Row, columns: Columns, numbered: str) -> Problem:
@@ -183,33 +157,33 @@ def _choice_problem(row: Row, columns: Columns, numbered: str) -> Problem:
     Upstream asks for `\boxed{{index}}`: its string is no f-string, so the doubled braces reach the model. Here they are
     single, which is what was meant. The file's answer is an index from 0 (as in cais/mmlu) or a letter.
     """
-    question = _value(row, _column(row, columns.question, QUESTION_COLUMNS, "--question_column"))
-    choices = row.values[_column(row, None, ("choices",), "choices")]
+    question = value(row, column(row, columns.question, QUESTION_COLUMNS, "--question_column"))
+    choices = row.values[column(row, None, ("choices",), "choices")]
     if isinstance(choices, str):  # of a CSV file
         with contextlib.suppress(json.JSONDecodeError):
             choices = json.loads(choices)
     if not isinstance(choices, list) or len(choices) < 2 or not all(isinstance(choice, str) for choice in choices):
         raise InputError(f"{row.place}: choices must be a list of at least two texts")
-    gold = _value(row, _column(row, columns.answer, ("answer",), "--answer_column"))
+    gold = value(row, column(row, columns.answer, ("answer",), "--answer_column"))
     number = int(gold) + 1 if gold.isdecimal() else grading.option(gold)
     if number is None or not 1 <= number <= len(choices):
         raise InputError(f"{row.place}: answer {gold!r} is no index from 0 or letter of its {len(choices)} choices")
     options = "\n".join(f"{index}. {choice}" for index, choice in enumerate(choices, start=1))
     asked = "Choose from the above options and the answer format should be '\\boxed{index}'."
-    return Problem(_id(row, columns, numbered), f"{question}\n{options}\n{asked}", str(number), "choice")
+    return Problem(row_id(row, columns, numbered), f"{question}\n{options}\n{asked}", str(number), "choice")
 
 
 def _code_problem(row: Row, columns: Columns, numbered: str) -> Problem:
-    content = _value(row, _column(row, columns.question, ("question_content",), "--question_column"))
+    content = value(row, column(row, columns.question, ("question_content",), "--question_column"))
     asked = livecodebench.question(content, str(row.values.get("starter_code") or ""))
     level = str(row.values["difficulty"]) if row.values.get("difficulty") else None
-    return Problem(_id(row, columns, numbered), asked, livecodebench.answer(row), "code", level)
+    return Problem(row_id(row, columns, numbered), asked, livecodebench.answer(row), "code", level)
 
 
 def _level(level: int) -> Callable[[list[Row]], list[Row]]:
     def select(table: list[Row]) -> list[Row]:
-        column = _column(table[0], None, ("level",), "level")
-        return [row for row in table if str(row.values.get(column)).removeprefix("Level ") == str(level)]
+        name = column(table[0], None, ("level",), "level")
+        return [row for row in table if str(row.values.get(name)).removeprefix("Level ") == str(level)]
 
     return select
 
@@ -235,13 +209,16 @@ def _check_level5_140(used: Sequence[Row], problems: Sequence[Problem]) -> None:
             )
 
 
-MADE_HERE = ("arithmetic", "reasoning_tasks")
+MADE_HERE = ("arithmetic", "arithmetic_and_facts", "reasoning_tasks")
 _MATH = ("EleutherAI/hendrycks_math", MATH_SUBJECTS)
+_MMLU_PRO = ("TIGER-Lab/MMLU-Pro", ("default",), ("test", "validation"))
 DATASETS: dict[str, Dataset] = {
     "gsm8k": Dataset("openai/gsm8k", ("main",), ("train", "test"), _math_problem),
     "mmlu_elementary_math": Dataset(
         "cais/mmlu", ("elementary_mathematics",), ("test", "validation", "dev"), _choice_problem
     ),
+    "mmlu_pro": Dataset(*_MMLU_PRO, mmlu_pro.few_shot, few_shot="validation"),
+    "mmlu_pro_questions": Dataset(*_MMLU_PRO, mmlu_pro.alone),
     "MATH-500": Dataset("HuggingFaceH4/MATH-500", ("default",), ("test",), _math_problem),
     "MATH": Dataset(*_MATH, ("train", "test"), _math_problem),
     "MATH-level1": Dataset(*_MATH, ("train", "test"), _math_problem, _level(1)),

@@ -15,11 +15,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
-from thinksteer import equality, livecodebench, programs, verifier
+from thinksteer import equality, letters, livecodebench, programs, verifier
 from thinksteer.records import Graded, InputError
 from thinksteer.sandbox import Sandbox
 
-Kind = Literal["math", "choice", "code", "open"]
+Kind = Literal["math", "choice", "letter", "code", "open"]
 Pair = tuple[str, str]
 
 THINKING_END = "</think>"
@@ -39,8 +39,9 @@ def extract(text: str, kind: Kind = "math") -> str | None:
     r"""The answer that a response states, None if there is none.
 
     The last non-empty balanced `\boxed{...}` after the thinking, else in the whole text; without any, the option named
-    after a word such as "answer" (`kind` "choice"), else the last number, again after the thinking first. A program
-    (`kind` "code") is the last one between ```, likewise. An open question (`kind` "open") has none to read.
+    after a word such as "answer" (`kind` "choice"), else the last number, again after the thinking first. A letter
+    (`kind` "letter") is the first one after "answer is", a program (`kind` "code") the last one between ```, likewise.
+    An open question (`kind` "open") has none to read.
     """
     parts = [text.partition(THINKING_END)[2], text]
     for read in READERS[kind]:
@@ -81,6 +82,7 @@ def _last_option(text: str) -> str | None:
 READERS: dict[Kind, tuple[Callable[[str], str | None], ...]] = {
     "math": (last_boxed, _last_number),
     "choice": (last_boxed, _last_option),
+    "letter": (letters.published_letter,),
     "code": (programs.fenced,),
     "open": (),
 }
@@ -101,6 +103,8 @@ def option(answer: str) -> int | None:
 
 def decide(prediction: str, reference: str, kind: Kind) -> bool | None:
     """Whether the answers, numbers or options, are equal; None where math-verify has to tell."""
+    if kind == "letter":
+        return prediction == reference
     if kind == "choice":
         wanted = option(reference)
         return wanted is not None and len(prediction) <= equality.MAX_CHARS and option(prediction) == wanted

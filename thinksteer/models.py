@@ -112,7 +112,7 @@ def _recognise_template(location: str) -> str:
     vocabulary, fits = tokenizer.get_vocab(), {}
     for name, template in TEMPLATES.items():
         marks = set(re.findall(r"<[^<>\s]+>", template.prompt("") + template.open + template.close))
-        if marks <= vocabulary.keys():
+        if template.prompt("") and marks <= vocabulary.keys():  # "plain" fits any
             fits[name] = len(marks)
     best = [name for name, marks in fits.items() if marks == max(fits.values())]
     if len(best) > 1 and tokenizer.chat_template:

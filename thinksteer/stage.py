@@ -25,13 +25,19 @@ from thinksteer.thinking import Reader
 def load_problems(args: argparse.Namespace, dataset: str) -> list[Problem]:
     """The problems that the flags name, and of those the shard's: every n-th, so that shards are of like difficulty."""
     columns = data.Columns(args.question_column, args.answer_column, args.id_column)
-    problems = data.load(dataset, args.split, args.n_questions, args.data_seed, args.data_file, columns)
+    files = {"data_file": args.data_file, "few_shot_file": args.few_shot_file}
+    problems = data.load(dataset, args.split, args.n_questions, args.data_seed, columns=columns, **files)
     if args.shard is None:
         return problems
     part, parts = args.shard
     if parts > len(problems):
         raise InputError(f"--shard {part}/{parts}: there are only {len(problems)} questions to divide")
     return problems[part::parts]
+
+
+def data_files(args: argparse.Namespace) -> list[Path]:
+    """The files that the questions come from, of those that the flags name."""
+    return [file for file in (args.data_file, args.few_shot_file) if file is not None]
 
 
 def annotations(args: argparse.Namespace, responses: Path) -> list[Path]:
@@ -147,7 +153,7 @@ class Generator:
         `sources` are the files, and `settings` the values, that the edits or the bias came from.
         """
         args = self.args
-        inputs = [*sources, *models.fingerprint(self.ref), *([args.data_file] if args.data_file else [])]
+        inputs = [*sources, *models.fingerprint(self.ref), *data_files(args)]
         with store.run(output, self.settings(dataset) | settings, inputs, args.overwrite) as run:
             if run.finished:
                 return

@@ -25,7 +25,7 @@ class Template:
 
     The prompt is `before + question + instruction + after`; an instruction with "{question}" in it stands around it.
     `opened_in_prompt`: the opening delimiter is the end of the prompt, so the model never generates it. `bos`: the
-    prompt begins with the tokenizer's BOS token.
+    prompt begins with the tokenizer's BOS token (None: with that of a tokenizer that has one).
     """
 
     name: str
@@ -34,7 +34,7 @@ class Template:
     open: str
     close: str
     opened_in_prompt: bool
-    bos: bool = False
+    bos: bool | None = False
 
     def prompt(self, question: str, instruction: str = "") -> str:
         asked = instruction if "{question}" in instruction else "{question}" + instruction
@@ -66,6 +66,8 @@ TEMPLATES = {
             "<|im_start|>answer",
             opened_in_prompt=False,
         ),
+        # Base models (Llama-3-8B, Huginn): the question alone. As it has no marks, no tokenizer tells it.
+        Template("plain", "", "", "<think>", "</think>", opened_in_prompt=False, bos=None),
     )
 }
 
@@ -95,11 +97,10 @@ def prompt_ids(template: Template, tokenizer: PreTrainedTokenizerBase, prompt: s
     Qwen without), and upstream re-tokenised text that still contained it, so that it was fed twice.
     """
     ids = tuple(tokenizer(prompt, add_special_tokens=False).input_ids)
-    if not template.bos or ids[:1] == (tokenizer.bos_token_id,):
-        return ids
-    if tokenizer.bos_token_id is None:
+    bos = tokenizer.bos_token_id
+    if bos is None and template.bos:
         raise InputError(f"the prompt of template {template.name} begins with BOS, but the tokenizer has no such token")
-    return (tokenizer.bos_token_id, *ids)
+    return ids if bos is None or template.bos is False or ids[:1] == (bos,) else (bos, *ids)
 
 
 def read(
