@@ -22,7 +22,7 @@ from thinksteer.journal import record_files
 from thinksteer.records import InputError
 
 FOLDERS = ("responses", "directions", "steering", "heads", "models", "evaluations", "reports")
-FOLDERS += ("annotations", "layers", "levels", "behaviours")
+FOLDERS += ("annotations", "states", "layers", "levels", "behaviours", "questions", "lm_eval")
 PACKAGES = ("torch", "transformers", "numpy", "safetensors", "tokenizers", "vllm")
 SOURCE = Path(__file__).resolve().parent.parent
 

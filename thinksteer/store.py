@@ -44,12 +44,13 @@ __all__ = [
     "iterate_records",
     "judge_path",
     "layer_effects_path",
-    "lm_eval_path",
     "level_effects_path",
+    "lm_eval_path",
     "load_torch",
     "manifest_path",
     "metrics_path",
     "model_path",
+    "questions_path",
     "read_direction",
     "read_json",
     "read_records",
@@ -66,6 +67,7 @@ __all__ = [
     "separability_path",
     "sha256",
     "slug",
+    "states_path",
     "steering_path",
     "steering_summary_path",
     "write_json",
@@ -114,6 +116,10 @@ def separability_path(root: Path, model: str, dataset: str, control: str) -> Pat
     return root / "directions" / slug(model) / f"{slug(dataset)}.{slug(control)}.separability.json"
 
 
+def states_path(root: Path, model: str, dataset: str, control: str) -> Path:
+    return root / "states" / slug(model) / f"{slug(dataset)}.{slug(control)}.safetensors"
+
+
 def layer_effects_path(root: Path, model: str, dataset: str, control: str) -> Path:
     return root / "layers" / slug(model) / f"{slug(dataset)}.{slug(control)}.json"
 
@@ -146,6 +152,11 @@ def agreement_path(root: Path, first: str, second: str, model: str, dataset: str
 def judge_path(root: Path, model: str) -> Path:
     """The answers of an endpoint's model."""
     return root / "judge" / f"{slug(model)}.jsonl"
+
+
+def questions_path(root: Path, name: str) -> Path:
+    """Questions to be given as --data_file."""
+    return root / "questions" / f"{slug(name)}.jsonl"
 
 
 def behaviours_path(root: Path, model: str, name: str) -> Path:
