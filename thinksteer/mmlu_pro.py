@@ -30,10 +30,10 @@ SCORE = "memory_reason_score"
 def few_shot(row: Row, columns: Columns, numbered: str, examples: Sequence[Row]) -> Problem:
     """A question after the first `SHOTS` of the `examples` of its category; the answer is a letter."""
     question, options, answer = read(row, columns)
-    category = value(row, column(row, None, ("category",), "category"))
-    alike = [one for one in examples if one.values.get("category") == row.values["category"]][:SHOTS]
+    field = category(row)
+    alike = [one for one in examples if one.values.get("category") == field][:SHOTS]
     if len(alike) < SHOTS:
-        raise InputError(f"{row.place}: category {category!r} has {len(alike)} worked examples, {SHOTS} are needed")
+        raise InputError(f"{row.place}: category {field!r} has {len(alike)} worked examples, {SHOTS} are needed")
     if same := [one.place for one in alike if one.values.get("question") == question]:
         raise InputError(f"{row.place}: the question is a worked example itself ({same[0]}), its answer in the prompt")
     prompt = "".join(map(_worked, alike)) + _asked(question, options) + STEPS
@@ -65,6 +65,10 @@ def read(row: Row, columns: Columns = OWN) -> tuple[str, list[str], str]:
     if index is not None and (type(index) is not int or index != LETTERS.index(answer)):
         raise InputError(f"{row.place}: answer_index {index!r} does not say option {answer}, as answer does")
     return question, options, answer
+
+
+def category(row: Row) -> str:
+    return value(row, column(row, None, ("category",), "category"))
 
 
 def score(row: Row) -> float | None:
