@@ -23,6 +23,7 @@ from typing import Any
 from thinksteer import cli, interventions, models, store
 from thinksteer.figures import length_histogram
 from thinksteer.methods import METHODS, PENALTIES
+from thinksteer.methods.method import Method
 from thinksteer.records import EVERYWHERE, InputError, LogitBias, Problem, Record
 from thinksteer.stage import Generator, load_problems
 from thinksteer.sweep import Point, by_layer, change_of, curves, place, points_of, with_accuracy
@@ -98,9 +99,7 @@ def sweep(generator: Generator, control: str, problems: list[Problem]) -> None:
             raise InputError(f"{sources[1]} is missing: run python -m scripts.layer_effects --control {control}")
         layers: Sequence[int | None] = [store.read_json(sources[1])["strongest"]]
     else:
-        # Entry i of hidden_states is what enters block i, and what leaves the one before.
-        first = 1 if args.layer_numbering == "hidden_states" and "block_in" not in method.sites else 0
-        layers = chosen_layers(args.layer, first, len(vectors), method.layer(len(vectors)))
+        layers = chosen_layers(args, method, len(vectors))
     places = {layer: tuple(range(len(vectors))) if layer is None else (layer,) for layer in layers}
     name, together = args.name or args.direction or control, {}
     if args.together:
@@ -141,18 +140,20 @@ def penalise(generator: Generator, control: str, problems: list[Problem]) -> Non
     summarise(args, generator.ref.key, {"control": name, "adds_to": "logits"})
 
 
-def chosen_layers(asked: list[str] | None, first: int, num_layers: int, default: int | None) -> Sequence[int | None]:
-    """The blocks to steer, of which the user calls the first one `first`, one at a time; None: all at once."""
-    if asked is None:
-        return [default]
-    if asked == ["each"]:
+def chosen_layers(args: argparse.Namespace, method: Method, num_layers: int) -> Sequence[int | None]:
+    """The blocks to steer, one at a time; None stands for all at once."""
+    if args.layer is None:
+        return [method.layer(num_layers)]
+    if args.layer == ["each"]:
         return range(num_layers)
+    # Entry i of hidden_states is what enters block i, and what leaves the one before.
+    first = 1 if args.layer_numbering == "hidden_states" and "block_in" not in method.sites else 0
     known = [str(first + block) for block in range(num_layers)]
-    wrong = [text for text in asked if text not in known]
+    wrong = [text for text in args.layer if text not in known]
     if wrong:
-        span = f"the model's layers to steer are {known[0]} to {known[-1]}"
+        span = f"the model's {args.layer_numbering} to steer are {known[0]} to {known[-1]}"
         raise InputError(f"--layer {' '.join(wrong)}: {span}; or give `each`")
-    return sorted({int(text) - first for text in asked})
+    return sorted({int(text) - first for text in args.layer})
 
 
 def summarise(args: argparse.Namespace, model: str, control: dict[str, Any]) -> None:

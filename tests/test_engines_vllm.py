@@ -18,7 +18,7 @@ from thinksteer.engines import Loading, default_engine, engine_class
 from thinksteer.engines.hf import HFEngine
 from thinksteer.generation import requests
 from thinksteer.methods import METHODS
-from thinksteer.records import Condition, Edit, InputError, LogitBias, Request, Response, Sampling
+from thinksteer.records import EVERYWHERE, Condition, Edit, InputError, LogitBias, Request, Response, Sampling
 from thinksteer.thinking import Reader, read
 
 pytest.importorskip("vllm", reason="vLLM is not installed")
@@ -77,6 +77,14 @@ EDITS = {
     "some, thinking": [("mlp_out", ALL, 6.0, Condition(SOME, True))],
     "several conditions": [("attn_out", ALL, 0.3, Condition(BREAKS, True)), ("mlp_out", (2,), 9.0, Condition(SOME))],
     "everywhere and thinking": [("attn_out", ALL, 0.1), ("mlp_out", ALL, 2.0, Condition(None, True))],
+    "at the input of blocks": [("block_in", ALL, 0.5), ("block_in", (0,), 1.0)],
+    "amplified": [(site, ALL, 8.0, EVERYWHERE, "amplify") for site in ("block_in", "attn_out", "mlp_out")],
+    "ablated and added": [("block_out", ALL, -1.0, EVERYWHERE, "amplify"), ("block_out", (3,), 12.0)],
+    "added and amplified, while responding": [
+        ("block_out", ALL, 0.4, Condition(responding=True)),
+        ("block_out", ALL, 1.5, Condition(responding=True), "amplify"),
+        ("block_out", (3, 4), 2.0),
+    ],
 }
 
 

@@ -7,8 +7,10 @@ from conftest import head_contribution
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from thinksteer.records import Edit, InputError
-from thinksteer.steering import applied, head_norms, project_out
+from thinksteer.layout import layout_of
+from thinksteer.records import Condition, Edit, InputError
+from thinksteer.steering import Gate, applied, head_norms, project_out
+from thinksteer.thinking import Follower
 
 IDS = torch.tensor([[1, 5, 9, 33, 20, 7, 8], [1, 3, 3, 60, 21, 2, 40]])
 ALL = (0, 1, 2)
@@ -141,6 +143,104 @@ def test_a_vector_that_is_not_finite_is_refused(qwen, vectors):
         applied(qwen, [Edit("attn_out", vectors, ALL, 1)]),
     ):
         pass
+
+
+SITES = ["block_in", "attn_out", "mlp_out", "block_out"]
+
+
+def seen_at(model, site, layer):
+    """What stands at a place in a pass, recorded behind whatever steers it."""
+    seen = []
+    watched = layout_of(model).site(layer, site).watch(lambda hidden: seen.append(hidden.clone()))
+    logits(model)
+    watched.remove()
+    return seen[0]
+
+
+@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("coef", [-1.0, -0.3, 0.1, 1.0])
+def test_amplifying_equals_the_plain_formula(model, vectors, site, coef):
+    """h + coef <h, v> v / |v|^2, one token at a time, for a vector of any length."""
+    before = seen_at(model, site, 1)
+    with applied(model, [Edit(site, 7 * vectors, (1,), coef, operation="amplify")]):
+        after = seen_at(model, site, 1)
+    v = vectors[1].tolist()
+    square = sum(x * x for x in v)
+    for row in range(2):
+        for place in range(IDS.shape[1]):
+            h = before[row, place].tolist()
+            along = coef * sum(x * y for x, y in zip(h, v, strict=True)) / square
+            expected = torch.tensor([x + along * y for x, y in zip(h, v, strict=True)], dtype=torch.float64)
+            torch.testing.assert_close(after[row, place], expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_ablation_leaves_nothing_along_the_direction(model, vectors, site):
+    direction = vectors[2] / vectors[2].norm()
+    assert (seen_at(model, site, 2) @ direction).abs().max() > 1e-2
+    with applied(model, [Edit(site, vectors, ALL, -1.0, operation="amplify")]):
+        assert (seen_at(model, site, 2) @ direction).abs().max() <= 1e-12
+
+
+def test_one_direction_ablated_where_the_stream_is_written_is_gone_from_all_of_it(model, vectors):
+    """As LiReFs' code does: the vector of one layer, at block inputs, attention and MLP outputs of all layers."""
+    one = vectors[1].expand_as(vectors)
+    direction = vectors[1] / vectors[1].norm()
+    with applied(model, [Edit(site, one, ALL, -1.0, operation="amplify") for site in SITES[:3]]):
+        for layer in ALL:
+            for site in (*SITES, "mid"):
+                assert (seen_at(model, site, layer) @ direction).abs().max() <= 1e-12
+
+
+def test_edits_of_one_place_all_read_the_unsteered_activation(model, vectors):
+    """So their order does not matter: ablation takes away what was there, not what another edit adds."""
+    edits = [
+        Edit("mlp_out", vectors, (1,), 0.5),
+        Edit("mlp_out", vectors, (1,), -1.0, operation="amplify"),
+        Edit("mlp_out", vectors.flip(0), (1,), 2.0, Condition(responding=True), "amplify"),
+    ]
+    before, mask = seen_at(model, "mlp_out", 1), torch.zeros(IDS.shape, dtype=torch.bool)
+    mask[:, 4:] = True
+    ablated, doubled = vectors[1] / vectors[1].norm(), vectors.flip(0)[1] / vectors.flip(0)[1].norm()
+    expected = before + 0.5 * vectors[1] - (before @ ablated)[..., None] * ablated
+    expected += 2 * mask[..., None] * (before @ doubled)[..., None] * doubled
+    for order in (edits, edits[::-1]):
+        with applied(model, order) as masks:
+            masks[Condition(responding=True)] = mask
+            torch.testing.assert_close(seen_at(model, "mlp_out", 1), expected, rtol=0, atol=1e-12)
+
+
+def test_a_layer_without_a_direction_is_not_amplified(model, vectors):
+    vectors[0] = 0
+    with applied(model, [Edit("block_in", vectors, (0,), 5.0, operation="amplify")]):
+        steered = logits(model)
+    assert torch.equal(steered, logits(model))
+
+
+def test_ablation_in_sixteen_bits_leaves_no_more_than_storing_does(qwen, vectors):
+    """The projection is computed in float32: what is left is the rounding of the result alone."""
+    qwen, direction = qwen.bfloat16(), (vectors[1] / vectors[1].norm()).float()
+    before = seen_at(qwen, "block_out", 1).float()
+    with applied(qwen, [Edit("block_out", vectors, (1,), -1.0, operation="amplify")]):
+        after = seen_at(qwen, "block_out", 1)
+    assert after.dtype == torch.bfloat16
+    exact = before - (before @ direction)[..., None] * direction
+    torch.testing.assert_close(after, exact.bfloat16(), rtol=2**-7, atol=1e-6)
+
+
+def test_the_input_of_a_block_is_what_the_block_before_puts_out(model, vectors):
+    with applied(model, [Edit("block_in", vectors, (2,), 0.7)]):
+        steered = logits(model)
+    with applied(model, [Edit("block_out", vectors.roll(-1, 0), (1,), 0.7)]):
+        torch.testing.assert_close(steered, logits(model), rtol=0, atol=1e-9)
+
+
+def test_positions_that_predict_the_response_begin_with_the_prompts_last_token():
+    where = Condition(frozenset({7, 8}), responding=True)
+    gate = Gate([Condition(responding=True), where], Follower(3, [90], [91], False))
+    ids = [7, 7, 7, 8, 5]
+    assert gate.mask(ids, 0, 3) == [[False, False, True], [False, False, True]]
+    assert gate.mask(ids, 3, 5) == [[True, True], [True, False]] and gate.count == 3
 
 
 def plain_edit(weight, heads, head_dim, direction, strength):
