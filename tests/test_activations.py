@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import hidden_states, mid_states
 
-from thinksteer.activations import class_means, pack, read_at, span_states
+from thinksteer.activations import class_means, entries_of, pack, read_at, span_states
 from thinksteer.records import InputError, Passage, Reading, Span
 
 SITES = ("attn_out", "mid", "mlp_out", "block_out")
@@ -88,7 +88,7 @@ def test_tokens_behind_the_last_span_are_not_even_read(qwen, passages):
     assert torch.equal(one.means["mid"]["long"], other.means["mid"]["long"])
 
 
-def test_sixteen_bit_activations_are_summed_in_float32(qwen, passages):
+def test_sixteen_bit_activations_are_averaged_in_float64(qwen, passages):
     qwen = qwen.bfloat16()
     read = class_means(qwen, passages, ["mid"], max_batch_tokens=1).means["mid"]["short"]
     seen = []
@@ -101,8 +101,8 @@ def test_sixteen_bit_activations_are_summed_in_float32(qwen, passages):
             with torch.no_grad():
                 qwen.model(torch.tensor([passage.ids[: passage.spans[0].end]]))
             examples.append(torch.stack([h[passage.spans[0].start :].mean(0) for h in seen]))
-    assert read.dtype == torch.float32
-    torch.testing.assert_close(read.double(), sum(examples) / len(examples), rtol=0, atol=1e-6)
+    assert read.dtype == torch.float64
+    torch.testing.assert_close(read, sum(examples) / len(examples), rtol=1e-12, atol=0)
 
 
 def test_only_the_decoder_runs(qwen, passages):
@@ -137,24 +137,48 @@ def test_an_overflow_is_an_error_and_not_a_direction(qwen, passages):
         class_means(qwen, passages, ["block_out"], 100)
 
 
+SPANS = {1: (Span("b", 9, 12), Span("a", 2, 7)), 4: (Span("a", 3, 4), Span("b", 1, 20), Span("a", 3, 4))}
+
+
 @pytest.mark.parametrize("max_batch_tokens", [1, 40, 10**6])
-@pytest.mark.parametrize("reading", [Reading("block_out", shift=-1, limit=1), Reading("mid", limit=3), Reading("mid")])
-def test_the_state_of_each_span_is_that_of_its_passage_read_alone(model, passages, reading, max_batch_tokens):
-    spans = {1: (Span("b", 9, 12), Span("a", 2, 7)), 4: (Span("a", 3, 4), Span("b", 1, 20), Span("a", 3, 4))}
-    passages = [replace(one, spans=spans.get(index, one.spans)) for index, one in enumerate(passages)]
+@pytest.mark.parametrize("site", ["block_in", "mid", "block_out"])
+def test_the_states_of_each_span_are_those_of_its_passage_read_alone(model, passages, site, max_batch_tokens):
+    passages = [replace(one, spans=SPANS.get(index, one.spans)) for index, one in enumerate(passages)]
     passages.append(passages[1])  # the same one twice
     truth = []
     for passage in passages:
-        layers = mid_states(model, passage.ids)
-        if reading.site == "block_out":
-            layers = hidden_states(model, passage.ids)[1:]
+        layers = mid_states(model, passage.ids) if site == "mid" else hidden_states(model, passage.ids)
         for span in passage.spans:
-            start, end = span.start + reading.shift, span.end + reading.shift
-            places = range(start, end)[: reading.limit]
-            truth.append(torch.stack([sum(layer[place] for place in places) / len(places) for layer in layers]))
-    found = span_states(model, read_at(passages, reading), reading.site, max_batch_tokens)
-    assert found.shape == (len(truth), 3, 32)
-    torch.testing.assert_close(found, torch.stack(truth), rtol=0, atol=1e-9)
+            means = [sum(layer[span.start : span.end]) / (span.end - span.start) for layer in layers]
+            truth.append((torch.stack([layer[span.end - 1] for layer in layers]), torch.stack(means)))
+    found = span_states(model, passages, site, max_batch_tokens)
+    for one, other in zip(found, zip(*truth, strict=True), strict=True):
+        assert one.shape == (len(truth), 3 if site == "mid" else 4, 32)
+        torch.testing.assert_close(one, torch.stack(other), rtol=0, atol=1e-9)
+
+
+def test_a_layers_states_are_the_entry_where_it_is_read(qwen, passages):
+    states = {site: span_states(qwen, passages, site, 100)[1] for site in ("block_in", "mid", "block_out")}
+    for site, found in states.items():
+        layers = entries_of(found, site)
+        means = class_means(qwen, passages, [site], 100).means[site]["short"]
+        short = [index for index, one in enumerate(passages) if one.spans[0].label == "short"]
+        torch.testing.assert_close(layers[short].mean(dim=0), means, rtol=0, atol=1e-9)
+
+
+def test_sixteen_bit_states_are_kept_as_they_are_and_their_means_in_more(qwen, passages):
+    last, mean = span_states(qwen.bfloat16(), passages, "block_in", max_batch_tokens=1)
+    assert (last.dtype, mean.dtype) == (torch.bfloat16, torch.float32)
+    passage, own = passages[3], passages[3].spans[0]
+    embedded = qwen.model.embed_tokens.weight.detach()[list(passage.ids)]
+    assert torch.equal(last[3, 0], embedded[own.end - 1])
+    torch.testing.assert_close(mean[3, 0], embedded[own.start : own.end].float().mean(dim=0))
+
+
+def test_a_state_that_overflows_is_refused(qwen, passages):
+    qwen.model.layers[1].mlp.down_proj.weight.data[0, 0] = float("inf")
+    with pytest.raises(InputError, match="a state at block_in is not finite"):
+        span_states(qwen, passages, "block_in", 100)
 
 
 def test_a_whole_is_one_more_example_that_is_neither_shifted_nor_limited():

@@ -36,7 +36,7 @@ DISK = {
 RUNS_MODELS = {"activations", "attribution", "localize", "layout", "places", "recurrent", "steering"}
 RUNS_MODELS |= {"generation", "engines"}
 # Modules that only the stages may use.
-FOR_STAGES = {"thinksteer.cli", "thinksteer.stage"}
+FOR_STAGES = {"thinksteer.cli", "thinksteer.stage", "thinksteer.states"}
 
 
 def imports(path: Path) -> set[str]:

@@ -122,24 +122,26 @@ PASSAGES = [thoughts(f"q{index}", *"aab" * (1 + index % 3), "c") for index in ra
 
 
 def test_examples_are_drawn_evenly_over_responses():
-    chosen = choose(PASSAGES, ("a", "b"), n_examples=24, seed=0)
+    chosen = choose(PASSAGES, [("a",), ("b",)], n_examples=24, seed=0)
     counts = {label: [sum(s.label == label for s in p.spans) for p in chosen] for label in LABELS}
     assert counts["a"] == [2] * 12 and sum(counts["b"]) == 24 and min(counts["b"]) == 1 and sum(counts["c"]) == 0
-    few = choose(PASSAGES, ("a",), n_examples=7, seed=0)
+    few = choose(PASSAGES, [("a",)], n_examples=7, seed=0)
     assert [len(passage.spans) for passage in few] == [1] * 7
-    everything = choose(PASSAGES, LABELS, n_examples=1000, seed=0)
+    everything = choose(PASSAGES, [LABELS], n_examples=1000, seed=0)
     assert sorted(everything, key=lambda p: p.id) == sorted(PASSAGES, key=lambda p: p.id)  # in their own order
 
 
 def test_the_choice_depends_on_the_seed_and_not_on_the_order():
-    one = choose(PASSAGES, LABELS, 9, seed=0)
-    assert one == choose(PASSAGES[::-1], LABELS, 9, seed=0) != choose(PASSAGES, LABELS, 9, seed=1)
+    one = choose(PASSAGES, [LABELS], 9, seed=0)
+    assert one == choose(PASSAGES[::-1], [LABELS], 9, seed=0) != choose(PASSAGES, [LABELS], 9, seed=1)
 
 
-def test_a_label_of_too_few_questions_is_refused_by_name():
-    samples = [replace(thoughts("q0", "d"), sample=sample) for sample in range(9)]
-    with pytest.raises(InputError, match="d is in the responses to 1 questions, a probe needs 5"):
-        choose([*PASSAGES, *samples], ("a", "d"), 100, seed=0)
+def test_a_label_of_too_few_questions_is_left_out_unless_its_side_has_no_other():
+    samples = [replace(thoughts("q0", "d", "a"), sample=sample) for sample in range(9)]
+    chosen = choose([*PASSAGES, *samples], [("a",), ("d", "b", "e")], 1000, seed=0)
+    assert {span.label for passage in chosen for span in passage.spans} == {"a", "b"}
+    with pytest.raises(InputError, match=r"d in the responses to 1 questions, e in .* 0 questions: a probe needs 5"):
+        choose([*PASSAGES, *samples], [("a",), ("d", "e")], 100, seed=0)
 
 
 def test_the_views_keep_clusters_apart_and_can_be_drawn(tmp_path):
@@ -152,9 +154,10 @@ def test_the_views_keep_clusters_apart_and_can_be_drawn(tmp_path):
         nearest = np.linalg.norm(view[:, None] - centres, axis=2).argmin(axis=1)
         assert [LABELS[index] for index in nearest] == labels.tolist()
     assert shares[0] >= shares[1] > 0 and sum(shares) <= 1
-    states_figure([View("PCA", points), View("t-SNE", points)], labels, LABELS, tmp_path / "states.png")
+    rows = [[View("PCA", points)] * 2, [View("t-SNE", points)]]
+    states_figure(rows, labels, LABELS, tmp_path / "states.png")
     found = separations(states, labels, questions, TERMS, seed=0)
-    separability_figure(found, 3, "a", tmp_path / "separability.png")
+    separability_figure(found, [None], 3, "a", tmp_path / "separability.png")
 
 
 def test_the_script_judges_every_layer_of_the_embedded_model(tmp_path):
@@ -174,10 +177,11 @@ def test_the_script_judges_every_layer_of_the_embedded_model(tmp_path):
 
 
 def test_the_pictured_layers_are_those_asked_for_or_spread_over_the_model():
-    assert chosen_layers([3, 1], 6) == [3, 1]
-    assert chosen_layers(None, 28) == [0, 14, 27] and chosen_layers(None, 1) == [0]
+    assert chosen_layers([3, 1], [3], 6) == [3, 1]
+    assert chosen_layers(None, list(range(28)), 28) == [0, 14, 27] and chosen_layers(None, [0], 1) == [0]
+    assert chosen_layers(None, [1, 2, 3], 4) == [1, 2, 3]
     with pytest.raises(InputError, match="--layers 6: the model's layers are 0 to 5"):
-        chosen_layers([2, 6], 6)
+        chosen_layers([2, 6], [2], 6)
 
 
 def test_a_direction_of_one_label_has_no_classes_to_tell_apart(monkeypatch, capsys):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -81,47 +81,90 @@ def span_means(
 ) -> dict[Key, dict[str, Tensor]]:
     """Per key and label: the mean over examples of the mean over a span, `[len(places[key]), width]` on the CPU.
 
-    Summed in float32, in float64 for a float64 model. Only the decoder runs: no output layer, no cache.
+    In float64: two means that differ little keep their difference, and what is the same in all examples averages to
+    itself.
     """
-    dtype = torch.float64 if model.dtype == torch.float64 else torch.float32
     sums: dict[Key, list[dict[str, Tensor]]] = {key: [{} for _ in row] for key, row in places.items()}
-    batch: list[Passage] = []
 
-    def add_means(totals: dict[str, Tensor], hidden: Tensor) -> None:  # hidden [B, T, width], of the current `batch`
+    def add_means(totals: dict[str, Tensor], batch: Sequence[Passage], hidden: Tensor) -> None:
         for row, passage in enumerate(batch):
             for label, spans in _by_label(passage).items():
                 if all(span.end - span.start == 1 for span in spans):  # many, as one step for each takes its time
-                    sums = hidden[row, [span.start for span in spans]].sum(dim=0, dtype=dtype)
+                    sums = hidden[row, [span.start for span in spans]].sum(dim=0, dtype=torch.float64)
                 else:
-                    means = [hidden[row, span.start : span.end].mean(dim=0, dtype=dtype) for span in spans]
+                    means = [hidden[row, span.start : span.end].mean(dim=0, dtype=torch.float64) for span in spans]
                     sums = torch.stack(means).sum(0)
                 totals[label] = totals[label] + sums if label in totals else sums
 
-    device = model.get_input_embeddings().weight.device
-    with ExitStack() as hooks, torch.inference_mode(), tqdm(total=len(passages), unit="passage") as progress:
-        for key, row in places.items():
-            for place, totals in zip(row, sums[key], strict=True):
-                hooks.callback(place.watch(partial(add_means, totals)).remove)
-        for batch in pack(passages, max_batch_tokens):
-            model.base_model(input_ids=_pad(batch).to(device), use_cache=False)
-            progress.update(len(batch))
+    visits = [
+        (place, partial(add_means, totals))
+        for key, row in places.items()
+        for place, totals in zip(row, sums[key], strict=True)
+    ]
+    _read(model, passages, visits, max_batch_tokens)
     counts = count_labels(passages)
     return {key: {label: _average(row, label, counts[label]) for label in counts} for key, row in sums.items()}
 
 
-def span_states(model: PreTrainedModel, passages: Sequence[Passage], site: Site, max_batch_tokens: int) -> Tensor:
-    """The mean of each span at a site in every layer, `[num_spans, num_layers, width]` on the CPU, in one pass.
+def span_states(
+    model: PreTrainedModel, passages: Sequence[Passage], site: Site, max_batch_tokens: int
+) -> tuple[Tensor, Tensor]:
+    """Each span's state at its last token, in the model's dtype, and the mean over its tokens, in float32 at least (16
+    bits would round away what little tells means apart): both `[num_spans, entries, hidden_size]` on the CPU.
 
-    In the order of the passages and of their spans. All of it is in memory: choose the spans first.
+    Entries are numbered as `hidden_states` are: k is the residual stream that enters block k, the last one what leaves
+    the last block, before the final norm; for a site inside the blocks, k is that of block k (`entries_of`). In the
+    order of the passages and of their spans, in one pass. The result is all that is kept in memory.
     """
     layout, number = layout_of(model), count()
-    alone = [  # each span is the one example of a label of its own
+    numbered = [  # by their rows in the result
         replace(passage, spans=tuple(replace(span, label=str(next(number))) for span in passage.spans))
         for passage in passages
     ]
     places = [layout.site(layer, site) for layer in range(layout.shape[0])]
-    means = span_means(model, alone, {site: places}, max_batch_tokens)[site]
-    return torch.stack([means[str(row)] for row in range(len(means))])
+    if site == "block_in":
+        places.append(layout.site(layout.shape[0] - 1, "block_out"))
+    elif site == "block_out":
+        places.insert(0, layout.site(0, "block_in"))
+    last = torch.empty(next(number), len(places), layout.shape[1], dtype=model.dtype)
+    mean = torch.empty_like(last, dtype=torch.promote_types(model.dtype, torch.float32))
+
+    def keep(entry: int, batch: Sequence[Passage], hidden: Tensor) -> None:
+        found = [(row, span) for row, passage in enumerate(batch) for span in passage.spans]
+        to = [int(span.label) for _, span in found]
+        last[to, entry] = hidden[[row for row, _ in found], [span.end - 1 for _, span in found]].cpu()
+        means = [hidden[row, span.start : span.end].mean(dim=0, dtype=mean.dtype) for row, span in found]
+        mean[to, entry] = torch.stack(means).cpu()
+
+    _read(model, numbered, [(place, partial(keep, entry)) for entry, place in enumerate(places)], max_batch_tokens)
+    if not torch.isfinite(mean).all():
+        raise InputError(f"a state at {site} is not finite: load the model as bfloat16 or float32")
+    return last, mean
+
+
+def entries_of(states: Tensor, site: Site) -> Tensor:
+    """Of states `[N, entries, D]` by `span_states` those of each layer at the site: `[N, num_layers, D]`."""
+    return {"block_in": states[:, :-1], "block_out": states[:, 1:]}.get(site, states)
+
+
+Visit = Callable[[Sequence[Passage], Tensor], None]
+"""Is given a batch and its activations `[B, T, width]` at a place."""
+
+
+def _read(
+    model: PreTrainedModel,
+    passages: Sequence[Passage],
+    visits: Sequence[tuple[Place, Visit]],
+    max_batch_tokens: int,
+) -> None:
+    """Read all passages once, batch by batch. Only the decoder runs: no output layer, no cache."""
+    device = model.get_input_embeddings().weight.device
+    with ExitStack() as hooks, torch.inference_mode(), tqdm(total=len(passages), unit="passage") as progress:
+        for place, visit in visits:
+            hooks.callback(place.watch(lambda hidden, visit=visit: visit(batch, hidden)).remove)
+        for batch in pack(passages, max_batch_tokens):
+            model.base_model(input_ids=_pad(batch).to(device), use_cache=False)
+            progress.update(len(batch))
 
 
 def _by_label(passage: Passage) -> dict[str, list[Span]]:

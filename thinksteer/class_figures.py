@@ -66,38 +66,57 @@ def reroll_figure(rates: Mapping[str, Sequence[float]], path: Path) -> None:
     save(figure, path)
 
 
-def separability_figure(found: Sequence[Separation], n_labels: int, toward: str, path: Path) -> None:
-    """By layer: balanced accuracy of all labels, of the direction's two sides, and the silhouette; dotted: guessing."""
-    figure, panels = frame(3, 10, 3.4)
+def separability_figure(
+    found: Sequence[Separation], cosines: Sequence[float | None], n_labels: int, toward: str, path: Path
+) -> None:
+    """By layer: balanced accuracy of all labels, that and AUC of the direction's two sides (dotted: guessing), and the
+    silhouette beside the cosines of the direction with what the probe has found."""
+    figure, panels = frame(4, 8.6, 6.2, rows=2)
     layers = range(len(found))
+    probe, along = series(0, "probe"), series(1, "along the direction alone")
     lines = (
-        (panels[0], [one.balanced for one in found], series(0, "probe")),
+        (panels[0], [one.balanced for one in found], probe),
         (panels[0], [one.shuffled for one in found], Style(GREY, "-", "", "probe, labels of other questions")),
-        (panels[1], [one.sides for one in found], series(0, "probe")),
-        (panels[1], [one.direction for one in found], series(1, "along the direction alone")),
+        (panels[1], [one.sides for one in found], probe),
+        (panels[1], [one.direction for one in found], along),
+        (panels[2], [one.sides_auc for one in found], probe),
+        (panels[2], [one.direction_auc for one in found], along),
     )
     for panel, estimates, style in lines:
         curve(panel, layers, estimates, style)
-    for panel, guess, what in ((panels[0], 1 / n_labels, "all labels"), (panels[1], 0.5, f"{toward} or not")):
+    titles = ("all labels", f"{toward} or not", f"{toward} or not")
+    guesses, units = (1 / n_labels, 0.5, 0.5), ("balanced accuracy (%)", "balanced accuracy (%)", "AUC (%)")
+    for panel, title, guess, unit in zip(panels, titles, guesses, units, strict=False):
         panel.axhline(100 * guess, color="#555555", linestyle=":", linewidth=1)
-        panel.set(ylabel="balanced accuracy (%)", ylim=(0, 102))
-        panel.set_title(what, fontsize=10)
+        panel.set(ylabel=unit, ylim=(0, 102))
+        panel.set_title(title, fontsize=10)
         panel.legend(loc="lower right", frameon=False, fontsize=8)
-    silhouettes = [one.silhouette for one in found]
-    panels[2].plot(layers, silhouettes, color=COLOURS[2], marker="o", markersize=3)
-    panels[2].axhline(0, color="#555555", linestyle=":", linewidth=1)
-    panels[2].set(ylabel="silhouette of the labels", ylim=(min(0, *silhouettes) - 0.1, max(0, *silhouettes) + 0.1))
+    shapes = (
+        (series(2, "silhouette of the labels"), [one.silhouette for one in found]),
+        (series(3, "cosine of probe and direction"), cosines),
+    )
+    for style, values in shapes:  # None leaves a gap
+        known = [float("nan") if value is None else value for value in values]
+        panels[3].plot(layers, known, color=style.colour, marker=style.marker, markersize=4, label=style.label)
+    panels[3].axhline(0, color="#555555", linestyle=":", linewidth=1)
+    lowest = min(value for _, values in shapes for value in (0, *values) if value is not None)
+    panels[3].set(ylim=(lowest - 0.1, 1.4), yticks=[tick for tick in (-1, -0.5, 0, 0.5, 1) if tick >= lowest - 0.1])
+    panels[3].set_title("shape", fontsize=10)
+    panels[3].legend(loc="upper right", frameon=False, fontsize=8)
     for panel in panels:
         panel.set_xlabel("layer")
+        panel.set_xlim(-0.3, len(found) - 0.7)
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     save(figure, path)
 
 
-def states_figure(views: Sequence[View], examples: Names, labels: Sequence[str], path: Path) -> None:
-    """The first half of the views above the second; `examples` `[N]` are the labels of the states, drawn by colour."""
-    columns = len(views) // 2
-    figure, panels = frame(len(views), 0.6 + 3.4 * columns, 7, rows=2)
-    for panel, view in zip(panels, views, strict=True):
+def states_figure(rows: Sequence[Sequence[View]], examples: Names, labels: Sequence[str], path: Path) -> None:
+    """Rows of views, the last may be shorter; the states' labels, `examples` `[N]`, are told apart by colour."""
+    views, columns = [view for row in rows for view in row], len(rows[0])
+    figure, panels = frame(len(rows) * columns, 0.6 + 3.4 * columns, 0.5 + 3.2 * len(rows), rows=len(rows))
+    for panel in panels[len(views) :]:
+        panel.set_axis_off()
+    for panel, view in zip(panels, views, strict=False):
         for index, label in enumerate(labels):
             own = examples == label
             style = series(index, f"{label} (n = {own.sum()})")

@@ -81,6 +81,26 @@ def mean_of_means(
     return _interval(value, means, len(ids), len(counts), bounds)
 
 
+def auc(ids: Sequence[str], scores: Floats, positive: NDArray[np.bool_], groups: NDArray[np.intp]) -> Estimate:
+    """The area under the ROC curve, from pairs of one group only: of all pairs of a positive and a negative example
+    with the same entry of `groups`, the share in which the positive one has the higher of `scores` (ties: half).
+
+    All arguments are `[N]`; scores of different groups need no common scale.
+    """
+    _, question = np.unique(np.asarray(ids, dtype=str), return_inverse=True)
+    n_questions = int(question.max()) + 1
+    weights = np.concatenate([np.ones((1, n_questions)), _resamples(n_questions)])  # first, the data as they are
+    won, pairs = np.zeros(len(weights)), np.zeros(len(weights))
+    for group in np.unique(groups):
+        up, down = (np.flatnonzero((groups == group) & (positive == side)) for side in (True, False))
+        above = scores[up][:, None] - scores[down][None]
+        drawn = weights[:, question[up]], weights[:, question[down]]  # [1 + RESAMPLES, examples]
+        won += (drawn[0] @ ((above > 0) + 0.5 * (above == 0)) * drawn[1]).sum(axis=1)
+        pairs += drawn[0].sum(axis=1) * drawn[1].sum(axis=1)
+    shares = won[pairs > 0] / pairs[pairs > 0]
+    return _interval(float(shares[0]), shares[1:], len(scores), n_questions, (0, 1))
+
+
 def _per_question(ids: Sequence[str], values: Floats, members: NDArray[np.bool_]) -> tuple[Floats, Floats]:
     """The sums of `values` `[N]` in each group, `members` `[N, K]`, and the groups' sizes: both `[Q, K]`."""
     names, question = np.unique(np.asarray(ids, dtype=str), return_inverse=True)
