@@ -1,7 +1,7 @@
 """What steering does to questions of different kinds, such as reasoning and memory (LiReFs, section 4).
 
     python -m scripts.level_effects --dataset arithmetic_and_facts --levels reasoning memory
-    python -m scripts.level_effects --dataset arithmetic --control thinking_length_attn --levels "4 days" "5 days"
+    python -m scripts.level_effects --dataset arithmetic --control thinking_length_attn --levels "6 days" "4 days"
 
 Accuracy of each kind (a record's `level`), responses without an answer and tokens, each beside no steering; of two
 kinds also the first one's change minus the second's, from no steering and from the random controls: does steering touch
@@ -46,12 +46,12 @@ def main() -> None:
     model = models.resolve(args.model, args.artifacts, args.template).key
     found = find_settings(args.artifacts, model, args.dataset, args.control)
     found = [one for one in found if one.weight or not one.random]
+    runs = [read_run(one) for one in tqdm(found, desc="read", unit="file")]
+    levels = chosen_levels(args.levels, runs, args.dataset)
+    against = contrasts(runs, levels)
     path = store.level_effects_path(args.artifacts, model, args.dataset)
-    settings = {"model": model, "dataset": args.dataset, "control": args.control, "levels": args.levels}
+    settings = {"model": model, "dataset": args.dataset, "control": args.control, "levels": levels}
     with store.run(path, settings, [one.records for one in found], args.overwrite) as run:
-        runs = [read_run(one) for one in tqdm(found, desc="read", unit="file")]
-        levels = chosen_levels(args.levels, runs, args.dataset)
-        against = contrasts(runs, levels)
         if not run.finished:
             write(runs, levels, against, f"{model} on {args.dataset}", path)
     for one in against:

@@ -15,6 +15,7 @@ from math import hypot
 
 from thinksteer.analysis import mcnemar_p, paired_change
 from thinksteer.intervals import Estimate, mean
+from thinksteer.letters import strict_letter
 from thinksteer.records import Record
 from thinksteer.steered import Setting, beside_random
 
@@ -46,10 +47,16 @@ class Measure:
         return paired_change(base, other, self.value, (-1, 1) if self.is_share else None)
 
 
+def _strict(record: Record) -> float | None:
+    """Accuracy by the stricter reading of an answer that is a letter."""
+    return strict_letter(record.response) == record.reference if record.kind == "letter" else None
+
+
 ACCURACY = Measure("accuracy", lambda record: record.verdict)
 NO_ANSWER = Measure("no answer", lambda record: None if record.verdict is None else record.prediction is None)
+STRICT = Measure("strict", _strict)
 TOKENS = Measure("tokens", lambda record: record.response_tokens, is_share=False)
-MEASURES = (ACCURACY, NO_ANSWER, TOKENS)
+MEASURES = (ACCURACY, STRICT, NO_ANSWER, TOKENS)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from textwrap import fill
 
 from thinksteer.drawing import GREY, Axes, Style, curve, frame, legend, save, series
 from thinksteer.intervals import Estimate
@@ -10,6 +11,7 @@ from thinksteer.level_effects import ACCURACY, Run, contrast
 from thinksteer.steered import Sweep, sweeps
 
 COLUMNS = 3
+TITLE_WIDTH = 36  # characters
 PALE = "60"  # the opacity of a random control's line, as two hexadecimal digits behind its colour
 
 
@@ -28,7 +30,9 @@ def levels_figure(runs: Sequence[Run], levels: Sequence[str], path: Path) -> Non
         _accuracies(own[0], sweep, levels)
         if height == 2:
             _differences(own[1], sweep, levels)
-        for panel, label in zip(own, ("accuracy (%)", f"change: {levels[0]}\nminus {levels[-1]} (%)"), strict=False):
+        for panel, label in zip(
+            own, ("accuracy (%)", f"change: {levels[0]}\nminus {levels[-1]} (points)"), strict=False
+        ):
             panel.set_visible(True)
             panel.axvline(0, color="#888888", linewidth=0.8)
             if column == 0:
@@ -44,7 +48,8 @@ def _accuracies(panel: Axes, sweep: Sweep[Run], levels: Sequence[str]) -> None:
         _lines(panel, sweep, lambda run, level=level: ACCURACY.mean(run.of_level(level)), series(index, level))
     panel.plot([], [], color=GREY, linewidth=0.9, label="random directions as long (pale, grey)")
     panel.set_ylim(0, 102)
-    panel.set_title(sweep.title.replace(", ", "\n"), fontsize=10)
+    title = fill(sweep.title.replace(".", ". "), TITLE_WIDTH).replace(". ", ".")  # names have no spaces to break at
+    panel.set_title(title, fontsize=10)
 
 
 def _differences(panel: Axes, sweep: Sweep[Run], levels: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ from thinksteer.tables import Cell, Column, Table
 INTERVALS = "95 % intervals are over questions, each by itself: nothing is corrected for looking at many."
 CHANGES = (
     f"Changes are from weight 0 of the same control, on the same (question, sample). {INTERVALS} McNemar's exact p is"
-    " of the change in accuracy."
+    " of the change in accuracy. `strict`: accuracy by the stricter reading of letters."
 )
 DIFFERENCES = (
     "Accuracy minus that of no steering, or of a random direction of the same norms at the same weight and layer, on"
