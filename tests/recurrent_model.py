@@ -212,3 +212,36 @@ def make_model(**settings) -> RecurrentForCausalLM:
     """In float64, always the same."""
     torch.manual_seed(0)
     return RecurrentForCausalLM(RecurrentConfig(**settings)).double().eval()
+
+
+@torch.no_grad()
+def trace(model, ids, input_states, change=lambda step, site, hidden: hidden):
+    """The forward pass written out: logits, and what is at every (depth step, site), changed as told."""
+    parts, config, seen, step = model.transformer, model.config, {}, 0
+    freqs_cis = model.freqs_cis[:, : ids.shape[1]]
+
+    def at(site, hidden):
+        seen[step, site] = change(step, site, hidden)
+        return seen[step, site]
+
+    def run(block, x):
+        nonlocal step
+        x = at("block_in", x)
+        mid = at("mid", block.norm_2(at("attn_out", block.attn(block.norm_1(x), freqs_cis, 0)) + x))
+        x = at("block_out", block.norm_4(at("mlp_out", block.mlp(block.norm_3(mid))) + mid))
+        step += 1
+        return x
+
+    embeds = parts.wte(ids)
+    for block in parts.prelude:
+        embeds = run(block, embeds)
+    x = input_states
+    for _ in range(config.mean_recurrence):
+        x = parts.adapter(torch.cat([x, embeds], dim=-1))
+        for block in parts.core_block:
+            x = run(block, x)
+    x = parts.ln_f(x)
+    for block in parts.coda:
+        x = run(block, x)
+    seen["final"] = parts.ln_f(x)
+    return model.lm_head(seen["final"]), seen

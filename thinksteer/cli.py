@@ -64,6 +64,11 @@ def add_loading(parser: argparse.ArgumentParser) -> None:
     dtypes = ["auto", "float32", "bfloat16", "float16"]
     parser.add_argument("--dtype", choices=dtypes, default="auto", help="of the weights (default: %(default)s)")
     parser.add_argument("--trust_remote_code", action="store_true", help="run Python code that comes with the model")
+    parser.add_argument(
+        "--mean_recurrence",
+        type=positive_int,
+        help="how often a recurrent-depth model runs its core (default: as its config says)",
+    )
 
 
 def add_engine(parser: argparse.ArgumentParser) -> None:

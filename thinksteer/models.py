@@ -15,6 +15,7 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntr
 
 from thinksteer.hub import reachable
 from thinksteer.records import InputError
+from thinksteer.recurrent import is_recurrent, seed_initial_states
 from thinksteer.thinking import TEMPLATES, Template
 
 # transformers takes seconds to import, and a stage that has nothing to do should end at once: it is imported where it
@@ -31,13 +32,14 @@ HASHED_BYTES = 1 << 28  # weights up to this size are inputs of a run by their h
 class Model:
     """A known model: a hub id or a folder, and its prompt template.
 
-    `quantile` is the share of the longest and of the shortest chains to compare where the paper's 1000 and 100 tokens
-    do not fit.
+    `own_code`: it comes with Python code of its own, which transformers does not have. `quantile` is the share of the
+    longest and of the shortest chains to compare where the paper's 1000 and 100 tokens do not fit.
     """
 
     location: str
     template: str
     quantile: float | None = None
+    own_code: bool = False
 
 
 _BASE = {
@@ -57,6 +59,7 @@ MODELS: dict[str, Model] = {
         f"qwen3-{size}b": Model(f"Qwen/Qwen3-{size}B", "qwen3", quantile=0.1)
         for size in ("0.6", "1.7", "4", "8", "14", "32")
     },
+    "huginn-0125": Model("tomg-group-umd/huginn-0125", "plain", own_code=True),
 }
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -133,6 +136,7 @@ def load_tokenizer(ref: ModelRef, trust_remote_code: bool = False) -> PreTrained
 def _load_tokenizer(location: str, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+    _check_code(location, trust_remote_code)
     _check_available(location)
     folder = Path(location)
     # Without this, transformers makes up an empty tokenizer.
@@ -149,11 +153,17 @@ def _load_tokenizer(location: str, trust_remote_code: bool) -> PreTrainedTokeniz
 
 
 def load_model(
-    ref: ModelRef, device: str = "auto", dtype: str = "auto", trust_remote_code: bool = False
+    ref: ModelRef,
+    device: str = "auto",
+    dtype: str = "auto",
+    trust_remote_code: bool = False,
+    mean_recurrence: int | None = None,
 ) -> PreTrainedModel:
     """The model, ready to run. `device` "auto": cuda where there is one, split over several if `accelerate` is there.
 
-    `dtype` "auto": the checkpoint's on cuda, float32 on the CPU, where 16-bit arithmetic is slow.
+    `dtype` "auto": the checkpoint's on cuda, float32 on the CPU, where 16-bit arithmetic is slow. `mean_recurrence`:
+    how often a recurrent-depth model runs its core in every forward pass, None: as its config says; the states that
+    it begins with are seeded (`recurrent.seed_initial_states`).
     """
     from transformers import AutoModelForCausalLM
 
@@ -161,6 +171,7 @@ def load_model(
         raise InputError(f"--device {device}: PyTorch finds no CUDA device here; use --device cpu")
     if dtype != "auto" and dtype not in DTYPES:
         raise InputError(f'unknown dtype "{dtype}": known are auto, {", ".join(DTYPES)}')
+    _check_code(ref.location, trust_remote_code)
     _check_available(ref.location)
     shard = device == "auto" and torch.cuda.device_count() > 1 and importlib.util.find_spec("accelerate") is not None
     target = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
@@ -171,6 +182,11 @@ def load_model(
         )
     except (OSError, ValueError) as error:
         raise InputError(f"{ref.location} cannot be loaded: {error}") from error
+    if is_recurrent(model):
+        seed_initial_states(model)
+        model.config.mean_recurrence = mean_recurrence or model.config.mean_recurrence
+    elif mean_recurrence is not None:
+        raise InputError(f"--mean_recurrence {mean_recurrence}: {ref.key} is no recurrent-depth model; leave it out")
     return model.eval() if shard else model.eval().to(target)
 
 
@@ -232,6 +248,15 @@ def _own_file(location: str, name: str) -> Path | None:
 
 def _is_here(location: str) -> bool:
     return Path(location).is_dir() or isinstance(try_to_load_from_cache(location, "config.json"), str)
+
+
+def _check_code(location: str, trusted: bool) -> None:
+    """Before anything is downloaded or run: a known model that needs code of its own is loaded on request alone."""
+    if not trusted and any(model.own_code and model.location == location for model in MODELS.values()):
+        raise InputError(
+            f"{location} comes with Python code of its own, which runs on this machine: read it at "
+            f"https://huggingface.co/{location}, then add --trust_remote_code"
+        )
 
 
 def _check_available(location: str) -> None:

@@ -142,7 +142,7 @@ class RecurrentLayout:
         module, side = {
             "block_in": (block, "input"),
             "attn_out": (block.attn, "output"),
-            "mid": (block.norm_3, "input"),
+            "mid": (block.norm_2, "output"),
             "mlp_out": (block.mlp, "output"),
             "block_out": (block, "output"),
         }[site]

@@ -25,12 +25,14 @@ Steering = Literal["none", "constant", "any"]
 class Loading:
     """How a model is loaded. Parallel sizes and memory share are for engines that split a model.
 
-    `max_length`: the most tokens a response may have; `max_num_seqs`: of responses generated together.
+    `max_length`: the most tokens a response may have; `max_num_seqs`: of responses generated together;
+    `mean_recurrence`: how often a recurrent-depth model runs its core, None: as its config says.
     """
 
     device: str = "auto"
     dtype: str = "auto"
     trust_remote_code: bool = False
+    mean_recurrence: int | None = None
     tensor_parallel_size: int = 1
     pipeline_parallel_size: int = 1
     data_parallel_size: int = 1

@@ -1,4 +1,5 @@
-"""Continuous batching over any Hugging Face causal LM that caches plain keys and values (Qwen2/3, Llama, Mistral, ...).
+"""Generating with transformers: continuous batching over any causal LM that caches plain keys and values (Qwen2/3,
+Llama, Mistral, ...); recurrent-depth models run in step (`engines.recurrent`).
 
 Rows run in phases of growing cache width. A row that outgrows a phase's columns is taken out and prefilled again in a
 later phase, together with the others that did; so short responses never pay for the width of long ones, and the memory
@@ -19,9 +20,11 @@ from thinksteer.engines import Loading
 from thinksteer.engines.batch import Batch, Row
 from thinksteer.engines.cache import LayerShape, SlotCache, layer_shapes, slot_attention
 from thinksteer.engines.outcome import Outcome, eos_ids
+from thinksteer.engines.recurrent import bytes_per_token, in_step
 from thinksteer.engines.sampling import check
 from thinksteer.models import ModelRef
 from thinksteer.records import EVERYWHERE, Condition, Edit, InputError, Request, Response, Sampling
+from thinksteer.recurrent import is_recurrent
 from thinksteer.steering import Gate, applied, conditions
 from thinksteer.thinking import Follower, Template, delimiters
 
@@ -54,7 +57,9 @@ class HFEngine:
         if max(loading.tensor_parallel_size, loading.pipeline_parallel_size, loading.data_parallel_size) > 1:
             raise InputError("--engine hf takes no parallel sizes: leave them out or use --engine vllm")
         tokenizer = models.load_tokenizer(ref, loading.trust_remote_code)
-        model = models.load_model(ref, loading.device, loading.dtype, loading.trust_remote_code)
+        model = models.load_model(
+            ref, loading.device, loading.dtype, loading.trust_remote_code, loading.mean_recurrence
+        )
         return cls(model, tokenizer, ref.template, max_batch=loading.max_num_seqs)
 
     def close(self) -> None:
@@ -84,24 +89,30 @@ class HFEngine:
                 raise InputError(f"request {row.request.id!r} has an empty prompt")
         if not rows:
             return
-        run = _Run(self, sampling, edits)
+        run = Run(self, sampling, edits)
         longest = max(row.stop for row in rows) + run.outcome.forced_room
-        shapes = layer_shapes(self.model, longest)
-        with (
-            slot_attention(self.model),
-            applied(self.model, edits) as masks,
-            tqdm(total=len(rows), unit="response", desc="generate") as progress,
-        ):
+        finished = self._in_step if is_recurrent(self.model) else self._in_slots
+        with tqdm(total=len(rows), unit="response", desc="generate") as progress:
             tokens = 0
-            for row in self._phases(run, rows, shapes, longest, masks):
+            for row in finished(run, rows, longest, edits):
                 tokens += row.drawn
                 progress.set_postfix(tokens=tokens, refresh=False)
                 progress.update()
                 yield run.response(row)
 
+    def _in_step(self, run: "Run", rows: list[Row], longest: int, edits: Sequence[Edit]) -> Iterator[Row]:
+        together = min(self.max_batch, max(1, self.cache_bytes // (longest * bytes_per_token(self.model))))
+        with applied(self.model, edits) as masks:
+            yield from in_step(self.model, run, rows, together, masks)
+
+    def _in_slots(self, run: "Run", rows: list[Row], longest: int, edits: Sequence[Edit]) -> Iterator[Row]:
+        shapes = layer_shapes(self.model, longest)
+        with slot_attention(self.model), applied(self.model, edits) as masks:
+            yield from self._phases(run, rows, shapes, longest, masks)
+
     def _phases(
         self,
-        run: "_Run",
+        run: "Run",
         rows: list[Row],
         shapes: list[LayerShape],
         longest: int,
@@ -126,7 +137,7 @@ class HFEngine:
             columns = min(2 * columns, final)
 
 
-class _Run:
+class Run:
     """One call of `generate`: what happens to rows between the steps of a batch."""
 
     def __init__(self, engine: HFEngine, sampling: Sampling, edits: Sequence[Edit]) -> None:
@@ -148,14 +159,14 @@ class _Run:
                 batch.drop_done()
                 free = min(batch.cache.slots - len(batch.rows), len(waiting))
                 if free:
-                    yield from self._settle(batch.admit([waiting.popleft() for _ in range(free)]))
+                    yield from self.settle(batch.admit([waiting.popleft() for _ in range(free)]))
                 if outgrown and not waiting and batch.live <= batch.cache.slots / SLACK:
                     outgrown += batch.take_out(longer_than=0)  # the last few finish faster among the next phase's rows
             if batch.live:
-                yield from self._settle(batch.step())
+                yield from self.settle(batch.step())
         return outgrown
 
-    def _settle(self, drawn: Iterable[tuple[Row, int]]) -> Iterator[Row]:
+    def settle(self, drawn: Iterable[tuple[Row, int]]) -> Iterator[Row]:
         """Appends the drawn tokens; yields the rows that this ended."""
         for row, token in drawn:
             row.ids.append(token)
