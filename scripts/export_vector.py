@@ -6,22 +6,35 @@
         --layer_numbering block --output layer_20_transition_reflection_steervec.pt
 
 Reads   directions/<model>/<control>.safetensors
-Writes  the file, for the output of each block whose row is not zero
+Writes  the file, for each layer whose vector is not zero, applied as in the control's paper or as the flags say
 
 SEAL's file is the negative, and named after hidden_states: layer_20 is the output of block 19. llama.cpp and lm-eval
-add a vector at every position, where the method may ask for some only. To add at the MLP's output is to add at its
-block's; a direction for the attention's output is not exported: scripts.export_steered bakes it into a checkpoint.
+steer at every position, where the method may ask for some only. GGUF and SEAL's file add to block outputs; lm-eval's
+adds or ablates (--operation amplify --direction_weight -1) at any --site.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from thinksteer import cli, models, store
-from thinksteer.exchange import FORMATS, NUMBERINGS, block, check_output, write_gguf, write_lm_eval, write_seal
-from thinksteer.records import InputError
+from thinksteer import cli, interventions, models, store
+from thinksteer.exchange import (
+    FORMATS,
+    NUMBERINGS,
+    added_rows,
+    block,
+    check_output,
+    lm_eval_entries,
+    write_gguf,
+    write_lm_eval,
+    write_seal,
+)
+from thinksteer.methods import METHODS
+from thinksteer.methods.method import Method
+from thinksteer.records import EVERYWHERE, Edit, InputError
 
 
 def parse_args() -> argparse.Namespace:
@@ -43,6 +56,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--layer_numbering", choices=NUMBERINGS, help="how --layer counts (hidden_states: 1 is block 0)"
     )
+    interventions.add_flags(parser)
     cli.add_artifacts(parser)
     return parser.parse_args()
 
@@ -51,52 +65,64 @@ def main() -> None:
     args = parse_args()
     ref = models.resolve(args.model, args.artifacts, args.template)
     source = store.direction_path(args.artifacts, ref.key, args.control)
-    blocks = None if args.layer is None else [block(layer, args.layer_numbering) for layer in args.layer]
-    rows = chosen_rows(source, blocks)
-    check_output(args.format, args.output, rows)
-    weighted = {index: args.direction_weight * row for index, row in rows.items()}
-    if not all(row.any() and torch.isfinite(row).all() for row in weighted.values()):
-        raise InputError(f"--direction_weight {args.direction_weight:g} makes {source} zero, or too large for float32")
+    edits = edits_of(source, args)
+    check_output(args.format, args.output, edits)
+    config = models.config(ref) or {}
+    if (blocks := config.get("num_hidden_layers", len(edits[0].vectors))) != len(edits[0].vectors):
+        raise InputError(f"{source} is of {len(edits[0].vectors)} layers, {ref.location} has {blocks} blocks")
 
-    settings = {"control": args.control, "format": args.format, "weight": args.direction_weight, "blocks": blocks}
+    settings = {"control": args.control, "format": args.format, "weight": args.direction_weight}
+    settings |= {"steering": interventions.named(args.control, args), "layers": edits[0].layers}
     with store.run(args.output, settings, [source], args.overwrite) as run:
         if not run.finished and args.format == "lm-eval":
-            write_lm_eval(args.output, rows, args.direction_weight)
+            write_lm_eval(args.output, edits)
         elif not run.finished and args.format == "seal":
-            write_seal(args.output, weighted)
+            write_seal(args.output, added_rows(edits))
         elif not run.finished:
-            hint = (models.config(ref) or {}).get("model_type", "unknown")
-            write_gguf(args.output, weighted, {"model_hint": hint, "method": args.control})
-    print(f"{args.output}: {args.direction_weight:g} times {source}, for block(s) {', '.join(map(str, rows))}")
-    warn(args.format, list(rows))
+            about = {"model_hint": config.get("model_type", "unknown"), "method": args.control}
+            write_gguf(args.output, added_rows(edits), about)
+    warn(args, edits)
 
 
-def warn(kind: str, blocks: list[int]) -> None:
-    """Say what programs that read this format will not do."""
-    if kind == "gguf" and 0 in blocks:
-        others = " ".join(map(str, blocks[1:]))
-        print("  llama.cpp cannot steer block 0 and refuses the whole file: for it, leave that block out with")
-        print(f"  --layer_numbering block --layer {others}")
-    if kind == "lm-eval" and len(blocks) > 1:
-        print("  lm-eval 0.4.8 to 0.4.9.1 would add the last of these vectors at every block: use a later one")
+def edits_of(source: Path, args: argparse.Namespace) -> list[Edit]:
+    """What the direction does at every position: as the control that it stands for, where the flags do not say."""
+    about = store.read_safetensors(source)[1]
+    # A direction of another name is added where it was read, as that of SEAL is.
+    known = METHODS.get(about.get("method")) or replace(METHODS["seal"], sites=(about.get("read_site"),))
+    method = interventions.chosen(known, args)
+    if args.tokens == "response":
+        raise InputError("--tokens response: these formats hold no rule about tokens, they steer at all of them")
+    vectors = interventions.read_vectors(source, method, args)
+    layers = chosen_layers(source, vectors, method, args)
+    weighted = args.direction_weight * vectors[layers]
+    if not all(row.any() and torch.isfinite(row).all() for row in weighted):
+        raise InputError(f"--direction_weight {args.direction_weight:g} makes {source} zero, or too large for float32")
+    return method.edits(vectors, layers, args.direction_weight, EVERYWHERE)
 
 
-def chosen_rows(source: Path, blocks: list[int] | None) -> dict[int, Tensor]:
-    """The rows of a direction of block outputs that are not zero, by block."""
-    direction, about = store.read_direction(source), store.read_safetensors(source)[1]
-    if about.get("read_site") != "block_out":
-        raise InputError(
-            f"{source} is a direction of {about.get('read_site')}, but others add to block outputs (block_out): "
-            "bake it into a checkpoint with scripts.export_steered"
-        )
-    for index in blocks or []:
-        if index >= len(direction):
-            raise InputError(f"--layer: there is no block {index}, the direction has {len(direction)}, counted from 0")
-    asked = sorted(blocks) if blocks else range(len(direction))
-    rows = {index: direction[index] for index in asked if direction[index].any()}
-    if not rows:
+def chosen_layers(source: Path, vectors: Tensor, method: Method, args: argparse.Namespace) -> list[int]:
+    """The layers asked for whose vector is not zero."""
+    entering = method.sites == ("block_in",) and args.layer_numbering == "hidden_states"  # entry i enters block i
+    asked = [layer if entering else block(layer, args.layer_numbering) for layer in args.layer or []]
+    for index in asked:
+        if index >= len(vectors):
+            raise InputError(f"--layer: there is no block {index}, the direction has {len(vectors)}, counted from 0")
+    layers = [layer for layer in sorted(asked) or range(len(vectors)) if vectors[layer].any()]
+    if not layers:
         raise InputError(f"{source}: the row of each --layer is zero, there is nothing to export")
-    return rows
+    return layers
+
+
+def warn(args: argparse.Namespace, edits: list[Edit]) -> None:
+    """Say what was written, and what programs that read it will not do."""
+    for edit in edits:
+        what = f"{edit.operation} {edit.coef:g} times {args.control}"
+        print(f"{args.output}: {what} at {edit.site} of block(s) {', '.join(map(str, edit.layers))}")
+    if args.format == "gguf" and 0 in added_rows(edits):
+        print("  llama.cpp cannot steer block 0 and refuses the whole file: for it, leave that block out with")
+        print(f"  --layer_numbering block --layer {' '.join(map(str, edits[0].layers[1:]))}")
+    if args.format == "lm-eval" and len(lm_eval_entries(edits)) > 1:
+        print("  lm-eval 0.4.8 to 0.4.9.1 would add the last of these vectors at every block: use a later one")
 
 
 if __name__ == "__main__":

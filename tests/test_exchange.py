@@ -5,18 +5,32 @@ import os
 import pickle
 import struct
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
 import pytest
 import torch
 from conftest import hidden_states
+from lm_eval.models.hf_steered import SteeredModel
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from scripts import export_vector, import_vector
-from thinksteer import exchange, store
-from thinksteer.exchange import Vectors, block, check_output, combine, read, write_gguf, write_lm_eval, write_seal
+from thinksteer import exchange, models, store
+from thinksteer.exchange import (
+    Vectors,
+    added_rows,
+    block,
+    check_output,
+    combine,
+    read,
+    write_gguf,
+    write_lm_eval,
+    write_seal,
+)
 from thinksteer.records import Edit, InputError
 from thinksteer.steering import applied
 
@@ -111,13 +125,13 @@ def test_our_gguf_says_what_repeng_asks_for(tmp_path):
 def test_seal_and_lm_eval_files_come_back_as_they_went_out(tmp_path):
     write_seal(tmp_path / SEAL, {1: ROW})
     assert same(read(tmp_path / SEAL).rows, {1: ROW})
-    write_lm_eval(tmp_path / "v.pt", {0: ROW, 5: -ROW}, 0.5)
-    assert same(read(tmp_path / "v.pt").rows, {0: 0.5 * ROW, 5: -0.5 * ROW})
+    write_lm_eval(tmp_path / "v.pt", [Edit("block_out", torch.stack([ROW, 0 * ROW, -ROW]), (0, 2), 0.5)])
+    assert same(read(tmp_path / "v.pt").rows, {0: 0.5 * ROW, 2: -0.5 * ROW})
 
 
 def test_the_same_vectors_give_the_same_bytes_whatever_the_file_is_called(tmp_path):
     for name in ("a.pt", "b.pt"):
-        write_lm_eval(tmp_path / name, ROWS, 1.0)
+        write_lm_eval(tmp_path / name, [Edit("block_out", DIRECTION, tuple(ROWS), 1.0)])
     assert (tmp_path / "a.pt").read_bytes() == (tmp_path / "b.pt").read_bytes()
     assert {path.name for path in tmp_path.iterdir()} == {"a.pt", "b.pt"}
 
@@ -151,20 +165,61 @@ def test_hidden_states_are_counted_from_the_embedding():
         block(20, None)
 
 
-def test_hooks_at_the_hookpoints_of_lm_eval_add_what_our_edit_adds(qwen, tmp_path):
-    direction = torch.randn(3, 32, generator=torch.Generator().manual_seed(1))
-    write_lm_eval(tmp_path / "v.pt", dict(enumerate(direction)), 0.7)
-    ids = torch.arange(3, 20)[None]
-    with torch.no_grad(), applied(qwen, [Edit("block_out", direction, (0, 1, 2), 0.7)]):
-        wanted = qwen(ids).logits
-    modules = dict(qwen.base_model.named_modules())
-    for name, entry in torch.load(tmp_path / "v.pt", weights_only=True).items():
-        assert entry.keys() == {"steering_vector", "steering_coefficient", "action", "bias", "head_index"}
-        assert entry["action"] == "add" and entry["bias"] is None and entry["head_index"] is None
-        added = entry["steering_vector"].double() * entry["steering_coefficient"]
-        modules[name].register_forward_hook(lambda module, inputs, output, added=added: output + added)
+LM_EVAL = {
+    "added to a block": [Edit("block_out", DIRECTION, (2,), 0.7)],
+    "added to several": [Edit("block_out", DIRECTION, (0, 3, 5), 0.1), Edit("attn_out", DIRECTION, (1, 3), -0.2)],
+    "added to the MLP": [Edit("mlp_out", DIRECTION, (4,), 0.7)],
+    "added to the embedding": [Edit("block_in", DIRECTION, (0, 4), 0.7)],
+    "ablated": [
+        Edit(site, DIRECTION, (2, 3), -1.0, operation="amplify") for site in ("block_in", "attn_out", "mlp_out")
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def tiny() -> PreTrainedModel:
+    return models.load_model(models.resolve("tiny-reasoner", Path("nowhere")), "cpu")
+
+
+@pytest.mark.parametrize("edits", LM_EVAL.values(), ids=LM_EVAL)
+def test_lm_evals_own_model_steers_by_our_file_as_our_edits_do(edits, tiny, tmp_path):
+    write_lm_eval(tmp_path / "v.pt", edits)
+    theirs = SteeredModel(pretrained=str(models.TINY_REASONER), steer_path=str(tmp_path / "v.pt"), device="cpu")
+    ids = torch.randint(10, 600, (2, 30), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad(), applied(tiny, edits):
+        wanted = tiny(ids).logits
+        follows = tiny.generate(ids, max_length=40, do_sample=False)
+    torch.testing.assert_close(theirs._model_call(ids), wanted, rtol=0, atol=2e-4)
+    assert torch.equal(theirs._model_generate(ids, max_length=40, stop=["\n\n\n\n"]), follows)
     with torch.no_grad():
-        torch.testing.assert_close(qwen(ids).logits, wanted, rtol=0, atol=1e-9)
+        assert (tiny(ids).logits - wanted).abs().max() > 0.1
+
+
+LM_EVAL_REFUSED = {
+    "amplified": (Edit("block_in", DIRECTION, (1,), 1.0, operation="amplify"), "cannot amplify by 1, only ablate"),
+    "twice": (Edit("block_in", DIRECTION, (1,), 1.0), r"one vector for layers\.0: the input of a block is the output"),
+    "read only": (Edit("mid", DIRECTION, (1,), 1.0), "changes no mid: give --site"),
+}
+
+
+@pytest.mark.parametrize("edit, message", LM_EVAL_REFUSED.values(), ids=LM_EVAL_REFUSED)
+def test_what_lm_evals_file_cannot_say_is_refused(edit, message):
+    with pytest.raises(InputError, match=message):
+        check_output("lm-eval", Path("v.pt"), [Edit("block_out", DIRECTION, (0,), 1.0), edit])
+
+
+def test_what_is_added_to_an_mlp_or_enters_a_block_is_of_a_blocks_output(qwen):
+    vectors = torch.randn(3, 32, generator=torch.Generator().manual_seed(1))
+    edits = [Edit("mlp_out", vectors, (1, 2), 0.5), Edit("block_in", vectors, (2,), -2.0)]
+    rows = added_rows(edits)
+    whole = torch.stack([rows.get(index, torch.zeros(32)) for index in range(3)])
+    ids = torch.arange(3, 20)[None]
+    with torch.no_grad(), applied(qwen, edits):
+        wanted = qwen(ids).logits
+    with torch.no_grad(), applied(qwen, [Edit("block_out", whole, (0, 1, 2), 1.0)]):
+        torch.testing.assert_close(qwen(ids).logits, wanted, rtol=0, atol=1e-5)
+    with pytest.raises(InputError, match="what enters block 0 is the embedding"):
+        added_rows([Edit("block_in", vectors, (0,), 1.0)])
 
 
 def test_a_tensor_that_says_no_layer_is_taken_as_it_is_where_the_user_says(tmp_path):
@@ -176,7 +231,7 @@ def test_a_tensor_that_says_no_layer_is_taken_as_it_is_where_the_user_says(tmp_p
 
 def test_a_file_that_says_its_layers_is_not_moved_to_another(tmp_path):
     write_gguf(tmp_path / "v.gguf", {1: ROW, 4: ROW}, {})
-    write_lm_eval(tmp_path / "v.pt", {1: ROW, 4: ROW}, 1.0)
+    write_lm_eval(tmp_path / "v.pt", [Edit("block_out", ROW.expand(5, -1), (1, 4), 1.0)])
     saved(tmp_path / SEAL, ROW)
     for name in ("v.gguf", "v.pt", SEAL):
         with pytest.raises(InputError, match=f"{name} says itself that it is for block.s. 1(, 4)?: leave out --layer"):
@@ -302,16 +357,16 @@ def test_what_is_missing_or_no_vector_file_is_named(name, data, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "kind, name, rows, message",
+    "kind, name, layers, message",
     [
-        ("seal", SEAL, ROWS, r"one layer, the direction has block\(s\) 0, 1, 2, 3, 4, 5: give --layer"),
-        ("seal", SEAL, {2: ROW}, "call it layer_3_transition_reflection_steervec.pt"),
-        ("lm-eval", "v.bin", ROWS, "only from files that end in .pt or .pth"),
+        ("seal", SEAL, range(6), r"one layer, the direction has block\(s\) 0, 1, 2, 3, 4, 5: give --layer"),
+        ("seal", SEAL, [2], "call it layer_3_transition_reflection_steervec.pt"),
+        ("lm-eval", "v.bin", range(6), "only from files that end in .pt or .pth"),
     ],
 )
-def test_a_file_that_its_readers_would_misread_is_not_written(kind, name, rows, message):
+def test_a_file_that_its_readers_would_misread_is_not_written(kind, name, layers, message):
     with pytest.raises(InputError, match=message):
-        check_output(kind, Path(name), rows)
+        check_output(kind, Path(name), [Edit("block_out", DIRECTION, tuple(layers), 1.0)])
 
 
 def test_what_is_written_replaces_the_old_file_whole_or_not_at_all(tmp_path, monkeypatch):
@@ -455,7 +510,7 @@ def test_what_others_cannot_do_with_a_file_is_said(call, tmp_path, direction):
     out = ["--control", "mine", "--output", tmp_path / "v.pt", "--format", "lm-eval"]
     assert "would add the last of these vectors at every block" in call(export_vector, *out)
     one = call(export_vector, *out, "--layer", 2, "--layer_numbering", "block", "--overwrite")
-    assert "add the last" not in one and "block(s) 2\n" in one
+    assert "add the last" not in one and "block_out of block(s) 2\n" in one
 
 
 def test_a_layer_of_zeros_is_left_out(call, tmp_path, direction):
@@ -487,5 +542,48 @@ def test_an_export_that_cannot_be_is_refused_and_leaves_nothing(call, tmp_path, 
 
 def test_a_direction_of_another_place_than_block_outputs_is_not_exported(call, tmp_path, direction):
     store.write_safetensors(direction, {"direction": DIRECTION}, {"read_site": "mid"})
-    with pytest.raises(InputError, match="is a direction of mid, but others add to block outputs"):
+    with pytest.raises(InputError, match="add at mid, but this format adds to block outputs"):
         call(export_vector, "--control", "mine", "--format", "gguf", "--output", tmp_path / "v.gguf")
+
+
+def exported(call: Callable[..., str], tmp_path: Path, *flags: object) -> dict[str, Any]:
+    call(export_vector, "--format", "lm-eval", "--output", tmp_path / "v.pt", *flags, "--overwrite")
+    return torch.load(tmp_path / "v.pt")
+
+
+def test_a_direction_goes_out_as_its_control_or_the_flags_apply_it(call, tmp_path, direction):
+    about = {"method": "thinking_length_attn", "read_site": "mid"}
+    store.write_safetensors(direction, {"direction": DIRECTION}, about)
+    found = exported(call, tmp_path, "--control", "mine", "--direction_weight", 0.5)
+    assert list(found) == [f"layers.{index}.self_attn" for index in range(6)]
+    assert {(one["steering_coefficient"], one["action"]) for one in found.values()} == {(0.5, "add")}
+
+    ablation = ["--operation", "amplify", "--direction_weight", -1, "--site", "block_in", "mlp_out", "--from_layer", 3]
+    found = exported(call, tmp_path, "--control", "mine", *ablation)
+    assert list(found) == ["embed_tokens", *(f"layers.{index}" for index in range(5))] + [
+        f"layers.{index}.mlp" for index in range(6)
+    ]
+    assert {(one["steering_coefficient"], one["action"]) for one in found.values()} == {(0.0, "clamp")}
+    assert all(torch.equal(one["steering_vector"], DIRECTION[3]) for one in found.values())
+
+    with pytest.raises(InputError, match="add at attn_out, but this format adds to block outputs"):
+        call(export_vector, "--control", "mine", "--format", "gguf", "--output", tmp_path / "v.gguf")
+    with pytest.raises(InputError, match="these formats hold no rule about tokens"):
+        exported(call, tmp_path, "--control", "mine", "--tokens", "response")
+
+
+def test_a_direction_of_block_inputs_is_of_the_output_before(call, tmp_path, direction):
+    store.write_safetensors(direction, {"direction": DIRECTION}, {"read_site": "block_in"})
+    out = ["--control", "mine", "--format", "gguf", "--output", tmp_path / "v.gguf"]
+    with pytest.raises(InputError, match="what enters block 0 is the embedding"):
+        call(export_vector, *out)
+    for numbering in ("block", "hidden_states"):  # entry i of hidden_states enters block i
+        printed = call(export_vector, *out, "--layer_numbering", numbering, "--layer", 1, 4, "--overwrite")
+        assert same(read(tmp_path / "v.gguf").rows, {0: DIRECTION[1], 3: DIRECTION[4]})
+        assert printed.strip().split("\n")[-1].split() == ["--layer_numbering", "block", "--layer", "4"]
+
+
+def test_a_direction_of_other_layers_than_the_models_blocks_is_not_exported(call, tmp_path, direction):
+    store.write_safetensors(direction, {"direction": DIRECTION.repeat(2, 1)}, {"read_site": "block_out"})
+    with pytest.raises(InputError, match=r"is of 12 layers, .* has 6 blocks"):
+        exported(call, tmp_path, "--control", "mine")

@@ -10,8 +10,12 @@
 - SEAL's `layer_<k>_transition_reflection_steervec.pt`: one vector, which its name alone says all of. It points from
   execution to the others (vector_generation.py) and is added to `hidden_states[k]` with coefficient -1; ours is its
   negative.
-- lm-eval's model `steered` (lm_eval/models/hf_steered.py): `{"layers.<l>": {...}}`, added to what block l puts out at
-  every position. Its releases 0.4.8 to 0.4.9.1 add the last vector of the file at all of its blocks.
+- lm-eval's model `steered` (lm_eval/models/hf_steered.py of 0.4.13): `{"layers.<l>": {...}}` changes what block l puts
+  out, at every position; any other module can be named. "add" adds vector times coefficient. "clamp" makes the
+  coefficient the component along the vector (of length 1, whatever the file's is), so that 0 ablates it; to amplify it
+  otherwise there is no way. `bias` goes with "clamp" only: the origin that it measures from. `head_index` asks for
+  activations `[B, T, heads, D]`, which none of our models' modules put out, and "clamp" fails with it in any case.
+  All is computed in the model's dtype. Releases 0.4.8 to 0.4.9.1 use the last vector of the file at all its modules.
 """
 
 import io
@@ -26,13 +30,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thinksteer.records import InputError
+from thinksteer.records import Edit, InputError
 from thinksteer.store import atomic, load_torch
 
 Numbering = Literal["block", "hidden_states"]
 NUMBERINGS: tuple[Numbering, ...] = ("block", "hidden_states")
 FORMATS = ("gguf", "seal", "lm-eval")
 ARCHITECTURE = "controlvector"
+HOOKPOINTS = {"block_out": "layers.{}", "attn_out": "layers.{}.self_attn", "mlp_out": "layers.{}.mlp"}
 SEAL_NAME = "layer_{}_transition_reflection_steervec.pt"
 
 
@@ -155,14 +160,39 @@ def _listed(rows: Mapping[int, Tensor]) -> str:
     return ", ".join(map(str, sorted(rows)))
 
 
-def check_output(kind: str, path: Path, rows: Mapping[int, Tensor]) -> None:
+def added_rows(edits: Sequence[Edit]) -> dict[int, Tensor]:
+    """What edits at every position add to the outputs of blocks: float32 `[hidden_size]` by block.
+
+    To add at the MLP's output is to add at its block's, what enters a block is what the one before puts out.
+    """
+    rows: dict[int, Tensor] = {}
+    for edit in edits:
+        if edit.operation != "add" or edit.site not in ("block_in", "mlp_out", "block_out"):
+            raise InputError(
+                f"{edit.operation} at {edit.site}, but this format adds to block outputs: take --format lm-eval or, to "
+                "add at attn_out, bake it into a checkpoint with scripts.export_steered"
+            )
+        for layer in edit.layers:
+            index = layer - 1 if edit.site == "block_in" else layer
+            if index < 0:
+                raise InputError("what enters block 0 is the embedding, which no block puts out: give other --layer")
+            row = (edit.coef * edit.vectors[layer]).float()
+            rows[index] = rows[index] + row if index in rows else row
+    return rows
+
+
+def check_output(kind: str, path: Path, edits: Sequence[Edit]) -> None:
     """Refuse a file that a format cannot be, before anything is written."""
+    if kind == "lm-eval":
+        if path.suffix not in (".pt", ".pth"):
+            raise InputError(f"{path}: lm-eval reads vectors only from files that end in .pt or .pth: call it so")
+        lm_eval_entries(edits)
+        return
+    rows = added_rows(edits)
     if kind == "seal" and len(rows) != 1:
         raise InputError(f"SEAL's format holds one layer, the direction has block(s) {_listed(rows)}: give --layer")
     if kind == "seal" and path.name != (name := SEAL_NAME.format(max(rows) + 1)):
         raise InputError(f"{path}: SEAL's file says by its name of which layer it is: call it {name}")
-    if kind == "lm-eval" and path.suffix not in (".pt", ".pth"):
-        raise InputError(f"{path}: lm-eval reads vectors only from files that end in .pt or .pth: call it so")
 
 
 def write_gguf(path: Path, rows: Mapping[int, Tensor], about: Mapping[str, str | float]) -> None:
@@ -187,10 +217,37 @@ def write_seal(path: Path, rows: Mapping[int, Tensor]) -> None:
     _save(path, -row)
 
 
-def write_lm_eval(path: Path, rows: Mapping[int, Tensor], coefficient: float) -> None:
-    """The rows as they are, the coefficient beside each, for `--model steered --model_args steer_path=<path>`."""
-    common = {"steering_coefficient": coefficient, "action": "add", "bias": None, "head_index": None}
-    _save(path, {f"layers.{index}": {"steering_vector": row.clone(), **common} for index, row in rows.items()})
+def write_lm_eval(path: Path, edits: Sequence[Edit]) -> None:
+    """The vectors as they are, the coefficient beside each, for `--model steered --model_args steer_path=<path>`."""
+    _save(path, lm_eval_entries(edits))
+
+
+def lm_eval_entries(edits: Sequence[Edit]) -> dict[str, dict[str, Any]]:
+    """What edits at every position are to lm-eval, by module. InputError: they are what its file cannot say."""
+    entries: dict[str, dict[str, Any]] = {}
+    for edit in edits:
+        if edit.operation == "amplify" and edit.coef != -1:
+            raise InputError(f"lm-eval cannot amplify by {edit.coef:g}, only ablate (--direction_weight -1), or add")
+        ablate = edit.operation == "amplify"
+        about = {"steering_coefficient": 0.0 if ablate else edit.coef, "action": "clamp" if ablate else "add"}
+        for layer in edit.layers:
+            name = _hookpoint(edit, layer)
+            if name in entries:
+                raise InputError(f"lm-eval takes one vector for {name}: the input of a block is the output before it")
+            vector = edit.vectors[layer].float().clone()
+            entries[name] = {"steering_vector": vector, **about, "bias": None, "head_index": None}
+    return entries
+
+
+def _hookpoint(edit: Edit, layer: int) -> str:
+    """The module of the decoder whose output the edit changes."""
+    if edit.site == "block_in":
+        return HOOKPOINTS["block_out"].format(layer - 1) if layer else "embed_tokens"
+    if edit.site not in HOOKPOINTS:
+        raise InputError(
+            f"lm-eval changes no {edit.site}: give --site, one or more of block_in, {', '.join(HOOKPOINTS)}"
+        )
+    return HOOKPOINTS[edit.site].format(layer)
 
 
 def _save(path: Path, value: object) -> None:
