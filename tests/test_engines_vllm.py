@@ -81,8 +81,8 @@ EDITS = {
     "amplified": [(site, ALL, 8.0, EVERYWHERE, "amplify") for site in ("block_in", "attn_out", "mlp_out")],
     "ablated and added": [("block_out", ALL, -1.0, EVERYWHERE, "amplify"), ("block_out", (3,), 12.0)],
     "added and amplified, while responding": [
-        ("block_out", ALL, 0.4, Condition(responding=True)),
-        ("block_out", ALL, 1.5, Condition(responding=True), "amplify"),
+        ("block_out", ALL, 3.0, Condition(responding=True)),
+        ("block_out", ALL, 5.0, Condition(responding=True), "amplify"),
         ("block_out", (3, 4), 2.0),
     ],
 }
