@@ -2,6 +2,7 @@
 
 import random
 import re
+from dataclasses import replace
 from itertools import islice
 from statistics import mean
 
@@ -83,3 +84,20 @@ def test_training_asks_for_every_fact_and_answers_it_rightly():
         if match := re.fullmatch(r"What number is on the (.*)\?", question):
             asked[match[1]] = int(re.search(r"boxed\{(\d+)\}", response)[1])
     assert asked == FACTS
+
+
+def test_every_sixth_question_from_the_first_on_is_a_fact_whichever_the_split():
+    train, test = (arithmetic.problems_and_facts(split, 3) for split in ("train", "test"))
+    for split, mixed in (("train", train), ("test", test)):
+        assert len(mixed) == 288 and len({problem.id for problem in mixed}) == 288
+        assert [problem.level == "memory" for problem in mixed] == [place % 6 == 0 for place in range(288)]
+        chains = [replace(problem, level="reasoning") for problem in problems(split, 3, 240)]
+        assert [problem for problem in mixed if problem.level != "memory"] == chains
+    assert train[::6] == test[::6]
+    assert {problem.question: int(problem.answer) for problem in test[::6]} == {
+        f"What number is on the {thing}?": number for thing, number in FACTS.items()
+    }
+    assert len({fact.question.split()[5] for fact in test[:36:6]}) > 2  # colours
+    assert (
+        test == arithmetic.problems_and_facts("test", 3) and test[::6] != arithmetic.problems_and_facts("test", 4)[::6]
+    )

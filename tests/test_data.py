@@ -106,6 +106,16 @@ def test_arithmetic_comes_from_the_embedded_world_and_its_seed() -> None:
     assert len(load("arithmetic", "train")) == data.ARITHMETIC_QUESTIONS
 
 
+def test_facts_and_chains_are_asked_in_one_ratio_and_no_more_than_there_are() -> None:
+    every = load("arithmetic_and_facts", "test", seed=2)
+    assert len(every) == 288 and load("arithmetic_and_facts", "test", 7, seed=2) == every[:7]
+    assert [problem.level for problem in every[:7]] == ["memory", *["reasoning"] * 5, "memory"]
+    with pytest.raises(InputError, match="has 288 questions of arithmetic_and_facts, not 289"):
+        load("arithmetic_and_facts", "test", 289)
+    with pytest.raises(InputError, match="arithmetic_and_facts has train, test"):
+        load("arithmetic_and_facts", "dev")
+
+
 def write(text: str | bytes) -> Callable[[Path], None]:
     return lambda path: path.write_bytes(text if isinstance(text, bytes) else text.encode())
 

@@ -98,6 +98,14 @@ def test_a_folders_template_is_told_from_its_tokens_and_its_own_chat_template(tm
     assert resolve(str(folder), tmp_path).template.name == name
 
 
+@pytest.mark.parametrize("special", [("<think>", "</think>"), ("<user>",)])
+def test_plain_prompts_are_only_those_asked_for(tmp_path, special):
+    folder = save_checkpoint(tmp_path / "mine", special)
+    with pytest.raises(InputError, match=r"--template is one of .*plain"):
+        resolve(str(folder), tmp_path)
+    assert resolve(str(folder), tmp_path, template="plain").template.name == "plain"
+
+
 @pytest.mark.parametrize("special", [QWEN, ("<user>",)])
 def test_a_folder_whose_template_cannot_be_told_asks_for_it(tmp_path, special):
     folder = save_checkpoint(tmp_path / "mine", special)

@@ -117,6 +117,20 @@ def test_a_prompt_has_one_bos_where_its_template_wants_one():
         assert prompt_ids(TEMPLATES["qwen3"], tokenizer(add_bos), "q .") == (8, 9)
 
 
+def test_a_plain_prompt_is_the_question_and_the_bos_of_a_tokenizer_that_has_one():
+    plain = TEMPLATES["plain"]
+    assert plain.prompt(" q.\n") == " q.\n" and plain.prompt("q", "Q: {question}\nA: ") == "Q: q\nA: "
+    for add_bos in (True, False):
+        assert (
+            prompt_ids(plain, tokenizer(add_bos), "q .")
+            == prompt_ids(plain, tokenizer(add_bos), "<s> q .")
+            == (1, 8, 9)
+        )
+    without = tokenizer(add_bos=False)
+    without.bos_token = None
+    assert prompt_ids(plain, without, "q .") == (8, 9)
+
+
 def test_a_template_that_wants_a_bos_refuses_a_tokenizer_without_one():
     without = tokenizer(add_bos=False)
     without.bos_token = None
