@@ -55,6 +55,13 @@ def add_flags(parser: ArgumentParser) -> None:
     )
 
 
+def two_thirds(num_layers: int) -> int:
+    """The layer whose vector is used. LiReFs tries all but the first three; its successor takes 21 of Llama-3-8B's 32."""
+    return round(num_layers * 2 / 3)
+
+
+# Applied as in LiReFs' code: one layer's direction in every layer, where the residual stream enters a block and where
+# attention and MLP write into it, so that at weight -1 nothing along it is left anywhere.
 METHODS = (
     Method(
         name="reasoning_memory",
@@ -64,7 +71,9 @@ METHODS = (
         cure=cure,
         reading=Reading("block_in"),
         terms={("reasoning",): 1, ("memory",): -1},
-        sites=("block_in",),
+        sites=("block_in", "attn_out", "mlp_out"),
+        operation="amplify",
+        vector_of=two_thirds,
         weights=(-1.0, -0.1, 0.0, 0.1, 1.0),
     ),
 )
