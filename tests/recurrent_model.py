@@ -78,7 +78,7 @@ class Attention(nn.Module):
         q, k, v = (part.transpose(1, 2) for part in (rotate(q, freqs_cis), rotate(k, freqs_cis), v))
         if past_key_values is not None:
             k, v = past_key_values.update(k, v, int(step_idx))
-        seen = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool).tril(k.shape[2] - q.shape[2])
+        seen = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril(k.shape[2] - q.shape[2])
         return self.proj(scaled_dot_product_attention(q, k, v, seen).transpose(1, 2).flatten(2))
 
 

@@ -1,23 +1,39 @@
 import pytest
 import torch
+from recurrent_model import make_model
 from torch import nn
 from transformers import Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHeadModel
 
-from thinksteer.layout import Layout, Place
+from thinksteer.layout import Layout, layout_of
+from thinksteer.places import Place
 from thinksteer.records import InputError
 
 
 def test_the_layout_is_asked_of_the_model(model):
-    layout = Layout(model)
+    layout = layout_of(model)
+    assert layout.shape == (3, 32) and layout.beside(1) is model.model.layers[1].input_layernorm.weight
     width = 16 if model.config.model_type == "qwen3" else 8
     assert (len(layout.layers), layout.hidden_size, layout.num_heads, layout.head_dim) == (3, 32, 4, width)
     assert tuple(layout.o_proj(2).weight.shape) == (32, 4 * width)
 
 
+def test_the_final_place_is_behind_the_last_norm(model):
+    seen, ids = [], torch.tensor([[3, 4, 5]])
+    handle = layout_of(model).final.watch(seen.append)
+    expected = model(ids, output_hidden_states=True).hidden_states[-1]
+    handle.remove()
+    assert torch.equal(seen[0], expected)
+
+
+def test_depth_steps_are_no_layers():
+    with pytest.raises(InputError, match="RecurrentForCausalLM runs the same blocks at many depth steps"):
+        Layout(make_model())
+
+
 def test_other_architectures_are_refused_with_what_they_lack_or_have_too_much():
     gpt = GPT2LMHeadModel(GPT2Config(vocab_size=8, n_embd=8, n_layer=1, n_head=2, bos_token_id=1, eos_token_id=1))
     with pytest.raises(InputError, match="GPT2LMHeadModel's decoder has no layers, norm"):
-        Layout(gpt)
+        layout_of(gpt)
     gemma = Gemma2ForCausalLM(
         Gemma2Config(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, head_dim=4)
     )

@@ -103,7 +103,7 @@ class HFEngine:
     def _in_step(self, run: "Run", rows: list[Row], longest: int, edits: Sequence[Edit]) -> Iterator[Row]:
         together = min(self.max_batch, max(1, self.cache_bytes // (longest * bytes_per_token(self.model))))
         with applied(self.model, edits) as masks:
-            yield from in_step(self.model, run, rows, together, masks)
+            yield from in_step(self.model, rows, together, run.sampling, masks, run.settle)
 
     def _in_slots(self, run: "Run", rows: list[Row], longest: int, edits: Sequence[Edit]) -> Iterator[Row]:
         shapes = layer_shapes(self.model, longest)

@@ -4,11 +4,8 @@ Such a model masks no padding, so rows that run together must be of one length. 
 leave when done; one that a forced answer made longer is read again, with others of its new length.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,9 +15,6 @@ from thinksteer.engines.batch import Batch, Row
 from thinksteer.layout import layout_of
 from thinksteer.records import Condition, Sampling
 
-if TYPE_CHECKING:
-    from thinksteer.engines.hf import Run
-
 
 def bytes_per_token(model: PreTrainedModel) -> int:
     """Of the cache, where each attention head has keys and values of its own."""
@@ -29,17 +23,23 @@ def bytes_per_token(model: PreTrainedModel) -> int:
 
 
 def in_step(
-    model: PreTrainedModel, run: Run, rows: Sequence[Row], together: int, masks: dict[Condition, Tensor]
+    model: PreTrainedModel,
+    rows: Sequence[Row],
+    together: int,
+    sampling: Sampling,
+    masks: dict[Condition, Tensor],
+    settle: Callable[[Iterable[tuple[Row, int]]], Iterator[Row]],
 ) -> Iterator[Row]:
-    """Runs rows, at most so many together; yields those that are done."""
+    """Runs rows, at most so many together; yields those that are done. `settle` gives rows the tokens drawn, and
+    yields those that this ended."""
     waiting = list(rows)
     while waiting:
         alike = [row for row in waiting if len(row.ids) == len(waiting[0].ids)][:together]
         taken = set(map(id, alike))
         waiting = [row for row in waiting if id(row) not in taken]
-        rank = Rank(model, alike, run.sampling, masks)
+        rank = Rank(model, alike, sampling, masks)
         while rank.rows:
-            yield from run.settle(rank.step())
+            yield from settle(rank.step())
             waiting += rank.leave()
 
 
