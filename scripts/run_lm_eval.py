@@ -91,7 +91,7 @@ def main() -> None:
 def settings(args: argparse.Namespace, ref: ModelRef, weights: list[float]) -> dict[str, Any]:
     """What the results depend on, for the run manifest."""
     names = ("tasks", "include_path", "limit", "num_fewshot", "apply_chat_template", "batch_size", "log_samples")
-    own = {name: getattr(args, name) for name in (*names, "dtype", "control", "layer")}
+    own = {name: getattr(args, name) for name in (*names, "dtype", "mean_recurrence", "control", "layer")}
     steering = args.control and interventions.named(args.direction or args.control, args)
     return {"model": ref.key, "source": ref.source, "weights": weights, "steering": steering} | own
 
@@ -128,19 +128,19 @@ def edits_for(args: argparse.Namespace, method: Method | None, vectors: Tensor |
 
 def measure(args: argparse.Namespace, ref: ModelRef, manager: Any, edits: dict[float, list[Edit]], path: Path) -> None:
     """Run lm-eval's tasks under the edits of each weight; what an interrupted run has written is kept."""
-    from lm_eval.models.huggingface import HFLM
+    from thinksteer.lm_harness import harness
 
     tokenizer = models.load_tokenizer(ref, args.trust_remote_code)
     if args.apply_chat_template and not tokenizer.chat_template:
         raise InputError(f"--apply_chat_template: the tokenizer of {ref.location} has no chat template")
     check_tasks(manager, args.tasks)
-    model = models.load_model(ref, args.device, args.dtype, args.trust_remote_code)
-    harness = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=args.batch_size)
+    model = models.load_model(ref, args.device, args.dtype, args.trust_remote_code, args.mean_recurrence)
+    asked = harness(model, tokenizer, args.batch_size)
     runs = store.read_json(path) if path.exists() else []
     for weight in list(edits)[len(runs) :]:
         print(f"weight {weight:g}")
         with applied(model, edits[weight]):
-            runs.append({"weight": weight} | results(harness, manager, args))
+            runs.append({"weight": weight} | results(asked, manager, args))
         store.write_json(path, runs)
 
 
@@ -165,13 +165,13 @@ def check_tasks(manager: Any, names: list[str]) -> None:
             raise InputError(f"--tasks: {name} runs what the model writes, outside of any sandbox: leave it out")
 
 
-def results(harness: Any, manager: Any, args: argparse.Namespace) -> dict[str, Any]:
+def results(asked: Any, manager: Any, args: argparse.Namespace) -> dict[str, Any]:
     """What lm-eval finds, as JSON; "N/A" is what it could not compute."""
     from lm_eval import simple_evaluate
     from lm_eval.utils import handle_non_serializable
 
     found = simple_evaluate(
-        harness,
+        asked,
         tasks=args.tasks,
         task_manager=manager,
         limit=args.limit,

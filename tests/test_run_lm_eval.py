@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from lm_eval_tasks.questions import load
 from transformers import PreTrainedModel
@@ -18,6 +17,7 @@ import edit_weights
 from scripts import export_steered, run_lm_eval
 from thinksteer import models, store
 from thinksteer.engines.hf import HFEngine
+from thinksteer.lm_harness import harness
 from thinksteer.records import Edit, InputError, Request, Sampling
 from thinksteer.thinking import prompt_ids
 
@@ -148,14 +148,15 @@ ARGS = Namespace(
     device="cpu",
     dtype="auto",
     trust_remote_code=False,
+    mean_recurrence=None,
     layer=None,
 )
 
 
 def found_of(manager: TaskManager, name: str, root: Path) -> dict[str, Any]:
     ref = models.resolve(name, root)
-    harness = HFLM(pretrained=models.load_model(ref, "cpu"), tokenizer=models.load_tokenizer(ref), batch_size=8)
-    return run_lm_eval.results(harness, manager, ARGS)
+    asked = harness(models.load_model(ref, "cpu"), models.load_tokenizer(ref), 8)
+    return run_lm_eval.results(asked, manager, ARGS)
 
 
 def test_steering_baked_into_the_weights_gives_what_it_gives_at_run_time(runs, manager, root):
