@@ -56,7 +56,7 @@ def add_flags(parser: ArgumentParser) -> None:
 
 
 def two_thirds(num_layers: int) -> int:
-    """The layer whose vector is used. LiReFs tries all but the first three; its successor takes 21 of Llama-3-8B's 32."""
+    """The layer whose vector is used. LiReFs tries all but the first three; its successor: 21 of Llama-3-8B's 32."""
     return round(num_layers * 2 / 3)
 
 
