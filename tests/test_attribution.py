@@ -43,6 +43,13 @@ def predicted(model, ids, layer=0, vector=None, part=None):
     return logs
 
 
+@torch.no_grad()
+def predicted_state(model, ids):
+    """The direction of what the head reads at the last of `ids`: along it, a token's logit grows fastest."""
+    state = model.model(torch.tensor([ids])).last_hidden_state[0, -1]
+    return state / state.norm() ** 2
+
+
 def divergence(model, ids, layer, vector, part=None):
     with torch.no_grad():
         clean, patched = predicted(model, ids), predicted(model, ids, layer, vector, part)
@@ -88,6 +95,34 @@ def test_the_gradient_is_the_derivative_of_what_was_said(model):
 
     same(found.gradient, each(PASSAGE, derivative), atol=1e-7)
     assert found.gradient.min() < 0 < found.gradient.max()
+
+
+def test_the_log_odds_gradient_is_the_derivative_of_the_odds_of_what_was_said(model):
+    found = layer_effects(model, PASSAGE, SITE, VECTORS, CONTROLS, n_nodes=1, max_batch_tokens=1000)
+
+    @torch.no_grad()
+    def along(ids, token, layer, vectors, step=1e-5):
+        odds = [predicted(model, ids, layer, sign * step * vectors[layer])[token].exp().logit() for sign in (1, -1)]
+        return (odds[0] - odds[1]) / (2 * step)
+
+    same(found.log_odds, each(PASSAGE, lambda *at: along(*at, VECTORS)), atol=1e-7)
+    random = [each(PASSAGE, lambda *at, v=v: along(*at, v).abs()) for v in CONTROLS]
+    same(found.random_log_odds, sum(random) / 2, atol=1e-7)
+    said = each(PASSAGE, lambda ids, token, layer: predicted(model, ids)[token].exp().detach())
+    same(found.gradient, found.log_odds * (1 - said), atol=1e-12)
+    assert said.min() > 1e-3  # else the two are the same
+
+
+def test_the_log_odds_of_what_is_certain_are_not_rounded_away(qwen):
+    """In single precision 1 - p is 0 here."""
+    qwen.lm_head.weight.data[PASSAGE.ids[7]] += 60 * predicted_state(qwen, PASSAGE.ids[:7])
+    alone = replace(PASSAGE, spans=PASSAGE.spans[1:2])
+    truth = layer_effects(qwen, alone, SITE, VECTORS, CONTROLS, 1, 100)
+    assert predicted(qwen, PASSAGE.ids[:7])[PASSAGE.ids[7]].exp() > 1 - 1e-8
+    single = layer_effects(qwen.float(), alone, SITE, VECTORS.float(), CONTROLS.float(), 1, 100)
+    assert truth.log_odds.abs().min() > 1e-2
+    torch.testing.assert_close(single.log_odds.double(), truth.log_odds, rtol=1e-3, atol=0)
+    assert torch.isfinite(single.random_log_odds).all() and single.gradient.abs().max() < 1e-6
 
 
 def test_integrated_gradients_follow_their_formula_and_sum_up_to_the_divergence(qwen):
@@ -240,9 +275,9 @@ def test_agreement_is_one_for_what_says_the_same_and_small_for_noise():
 def test_agreement_of_layers_is_that_of_their_means_over_responses():
     """Responses with many spans weigh no more than others."""
     flat = torch.ones(1, 3)
-    first = Effects(flat * torch.tensor([1.0, 2, 3]), flat, flat * torch.tensor([1.0, 2, 3]), flat, flat)
+    first = Effects(flat * torch.tensor([1.0, 2, 3]), flat, flat * torch.tensor([1.0, 2, 3]), *[flat] * 4)
     second = Effects(
-        *(torch.zeros(9, 3) + torch.tensor(row) for row in ([3.0, 2, 3], [0.0] * 3, [9.0, 0, 0])), *[flat] * 2
+        *(torch.zeros(9, 3) + torch.tensor(row) for row in ([3.0, 2, 3], [0.0] * 3, [9.0, 0, 0])), *[flat] * 4
     )
     by_hand = np.corrcoef([2, 2, 3], [5, 1, 1.5])[0, 1]
     second = replace(second, integrated=torch.ones(9, 3), upstream=torch.ones(9, 3))

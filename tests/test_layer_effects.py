@@ -114,7 +114,7 @@ def test_other_settings_are_refused_and_a_missing_direction_is_named(root, found
 
 def effects(kl, random):
     """One span, two layers."""
-    values = [torch.tensor([row]) for row in (kl, random, [-1.0, 1.0], kl, kl)]
+    values = [torch.tensor([row]) for row in (kl, random, [-1.0, 1.0], kl, kl, kl, random)]
     return Effects(*values)
 
 
@@ -135,6 +135,6 @@ def test_the_strongest_layer_is_not_that_where_any_vector_would_do():
 
 
 def test_gradients_are_averaged_by_size_and_with_their_sign():
-    one = Effects(*[torch.ones(2, 1)] * 2, torch.tensor([[-3.0], [1.0]]), *[torch.ones(2, 1)] * 2)
+    one = Effects(*[torch.ones(2, 1)] * 2, torch.tensor([[-3.0], [1.0]]), *[torch.ones(2, 1)] * 4)
     found = by_layer(one)
     assert found["gradient"] == [2] and found["signed_gradient"] == [-1]
