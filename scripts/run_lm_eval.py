@@ -159,7 +159,9 @@ def check_tasks(manager: Any, names: list[str]) -> None:
     try:
         tasks = manager.load(names)["tasks"]
     except (OSError, ValueError) as error:  # data out of reach and not cached, or a task of two groups
-        raise InputError(f"--tasks {' '.join(names)}: lm-eval cannot load them ({error})") from error
+        raise InputError(
+            f"--tasks {' '.join(names)}: lm-eval cannot load them ({error}); it needs a network once"
+        ) from error
     for name, task in tasks.items():
         if getattr(task, "UNSAFE_CODE", False):
             raise InputError(f"--tasks: {name} runs what the model writes, outside of any sandbox: leave it out")
