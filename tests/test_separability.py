@@ -1,18 +1,30 @@
 """Probes against planted truths: what is separable, what is noise, and what only gives the question away."""
 
 import sys
+import warnings
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedGroupKFold
 from test_classes import run
 
 from scripts.separate_classes import chosen_layers, parse_args
 from thinksteer import store
 from thinksteer.class_figures import View, separability_figure, states_figure
 from thinksteer.records import InputError, Passage, Span
-from thinksteer.separability import choose, principal, separations, shuffled, tsne
+from thinksteer.separability import (
+    choose,
+    direction,
+    leads_to,
+    principal,
+    probe_direction,
+    separations,
+    shuffled,
+    tsne,
+)
 
 LABELS = ("a", "b", "c")
 TERMS = {("a",): 1, ("b", "c"): -1}
@@ -35,8 +47,8 @@ def test_clusters_that_lie_apart_are_told_apart_without_an_error():
     states, labels, questions = planted(uneven=True)
     states[:, 0, :3] += 30 * torch.tensor([[label == one for one in LABELS] for label in labels])
     (found,) = separations(states, labels, questions, TERMS, seed=0)
-    values = [one.value for one in (found.accuracy, found.balanced, found.sides, found.direction)]
-    assert values == [1, 1, 1, 1] and found.silhouette > 0.2
+    names = ("accuracy", "balanced", "sides", "direction", "sides_auc", "direction_auc")
+    assert {getattr(found, name).value for name in names} == {1} and found.silhouette > 0.2
     assert found.balanced.low < 1 and holds(found.shuffled, 1 / 3)
 
 
@@ -45,7 +57,9 @@ def test_noise_is_told_apart_by_chance_only_however_uneven_the_labels():
     for world in range(10):
         states, labels, questions = planted(world, uneven=True)
         found += separations(states, labels, questions, TERMS, seed=0)
-    for name, chance in (("balanced", 1 / 3), ("shuffled", 1 / 3), ("sides", 1 / 2), ("direction", 1 / 2)):
+    chances = {"balanced": 1 / 3, "shuffled": 1 / 3} | dict.fromkeys(("sides", "direction"), 1 / 2)
+    chances |= dict.fromkeys(("sides_auc", "direction_auc"), 1 / 2)
+    for name, chance in chances.items():
         estimates = [getattr(one, name) for one in found]
         assert np.mean([one.value for one in estimates]) == pytest.approx(chance, abs=0.03)
         assert sum(holds(one, chance) for one in estimates) >= 7  # of intervals that hold it in 95 of 100 worlds
@@ -88,13 +102,66 @@ def test_the_direction_alone_misses_what_lies_across_it():
     assert found.sides.value > 0.99 and found.direction.value < 0.95
 
 
+def test_places_are_compared_within_a_fold_as_each_has_an_origin_of_its_own():
+    """All states lie far out, where directions that differ a little lead to places that differ much."""
+    states, labels, questions = planted()
+    states[:, 0, 0] += 1.5 * torch.tensor(labels == "a")
+    (near,) = separations(states, labels, questions, TERMS, seed=0)
+    (far,) = separations(states + 1e4, labels, questions, TERMS, seed=0)
+    assert 0.8 < near.direction_auc.value < 0.95
+    assert far.direction_auc.value == pytest.approx(near.direction_auc.value, abs=1e-3)
+    assert far.sides_auc.value == pytest.approx(near.sides_auc.value, abs=1e-3)
+
+
+def test_the_auc_is_that_of_places_along_the_direction_of_the_other_folds():
+    states, labels, questions = planted(2)
+    states[:, 0, 0] += torch.tensor(labels == "a")
+    (found,) = separations(states, labels, questions, TERMS, seed=3)
+    splits = StratifiedGroupKFold(5, shuffle=True, random_state=3).split(labels, labels, questions)
+    areas, pairs, plain, toward = [], [], states[:, 0].numpy(), labels == "a"
+    for train, test in splits:
+        along = plain[train][toward[train]].mean(axis=0) - plain[train][~toward[train]].mean(axis=0)
+        areas.append(roc_auc_score(toward[test], plain[test] @ along))
+        pairs.append(toward[test].sum() * (~toward[test]).sum())
+    assert found.direction_auc.value == pytest.approx(np.average(areas, weights=pairs))
+
+
+def test_states_that_are_all_one_tell_nothing_apart_and_break_nothing(tmp_path):
+    states, labels, questions = planted()
+    states = torch.cat([torch.full_like(states, 0.1), states], dim=1).float()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found, _ = separations(states, labels, questions, TERMS, seed=0)
+        assert found.silhouette is None
+        for estimate, chance in ((found.balanced, 1 / 3), (found.sides, 1 / 2), (found.direction, 1 / 2)):
+            assert estimate.value == pytest.approx(chance)
+        assert found.sides_auc.value == found.direction_auc.value == 0.5
+        vectors = probe_direction(states, leads_to(labels, TERMS))
+        assert not vectors[0].any() and vectors[1].any() and not direction(states, labels, TERMS)[0].any()
+        one = states[:, 0].double().numpy()
+        assert not principal(one)[0].any() and not tsne(one, seed=0).any()
+
+
+def test_what_the_probe_found_is_in_the_space_of_the_states_as_they_are():
+    """Where the two sides differ along one axis of noise, the best direction is the inverse of the noise's covariance
+    times that axis, whatever the scales of the axes."""
+    rng = np.random.default_rng(0)
+    scales, toward = np.array([0.1, 1.0, 50.0]), rng.random(4000) < 0.5
+    noise = rng.normal(size=(4000, 3)) @ np.array([[1, 0.8, 0], [0, 0.6, 0], [0, 0, 1]])
+    states = (noise + np.outer(toward, [2, 0, 0])) * scales
+    found = probe_direction(torch.tensor(states[:, None]), toward)[0].numpy()
+    truth = np.linalg.solve(np.cov((noise * scales).T), np.array([2, 0, 0]) * scales)
+    assert found @ truth / np.linalg.norm(found) / np.linalg.norm(truth) > 0.999
+    assert found[0] > 0
+
+
 def test_the_same_seed_gives_the_same_figures_whatever_the_order():
     states, labels, questions = planted()
     states[:, 0, 0] += torch.tensor(labels == "a")
     order = np.random.default_rng(3).permutation(N)
     one = separations(states, labels, questions, TERMS, seed=5)[0]
     other = separations(states[order], labels[order], questions[order], TERMS, seed=5)[0]
-    for name in ("accuracy", "balanced", "sides", "direction"):
+    for name in ("accuracy", "balanced", "sides", "direction", "sides_auc", "direction_auc"):
         assert getattr(one, name) == getattr(other, name)
     assert one.silhouette == pytest.approx(other.silhouette)
 

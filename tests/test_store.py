@@ -19,6 +19,7 @@ def test_every_artifact_has_the_place_that_the_layout_gives_it():
         store.classes_path(ROOT, model, dataset, "seal"): "responses/Qwen--Qwen3-8B/gsm8k.seal.classes.json",
         store.separability_path(ROOT, model, dataset, "seal"): "directions/Qwen--Qwen3-8B/gsm8k.seal.separability.json",
         store.cosines_path(ROOT, model): "directions/Qwen--Qwen3-8B/cosines.json",
+        store.states_path(ROOT, model, dataset, "seal"): "states/Qwen--Qwen3-8B/gsm8k.seal.safetensors",
         store.layer_effects_path(ROOT, model, dataset, "seal"): "layers/Qwen--Qwen3-8B/gsm8k.seal.json",
         store.judge_path(ROOT, model): "judge/Qwen--Qwen3-8B.jsonl",
         store.behaviours_path(ROOT, model, "gsm8k.k"): "behaviours/Qwen--Qwen3-8B/gsm8k.k.json",

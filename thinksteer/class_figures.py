@@ -90,7 +90,7 @@ def separability_figure(
         panel.axhline(100 * guess, color="#555555", linestyle=":", linewidth=1)
         panel.set(ylabel=unit, ylim=(0, 102))
         panel.set_title(title, fontsize=10)
-        panel.legend(loc="lower right", frameon=False, fontsize=8)
+        panel.legend(loc="best", frameon=False, fontsize=8)
     shapes = (
         (series(2, "silhouette of the labels"), [one.silhouette for one in found]),
         (series(3, "cosine of probe and direction"), cosines),
