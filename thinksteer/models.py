@@ -129,6 +129,15 @@ def _recognise_template(location: str) -> str:
     return best[0]
 
 
+def check_code(location: str, trusted: bool) -> None:
+    """Before anything is downloaded or run: a known model that needs code of its own is loaded on request alone."""
+    if not trusted and any(model.own_code and model.location == location for model in MODELS.values()):
+        raise InputError(
+            f"{location} comes with Python code of its own, which runs on this machine: read it at "
+            f"https://huggingface.co/{location}, then add --trust_remote_code"
+        )
+
+
 def load_tokenizer(ref: ModelRef, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     return _load_tokenizer(ref.location, trust_remote_code)
 
@@ -136,7 +145,7 @@ def load_tokenizer(ref: ModelRef, trust_remote_code: bool = False) -> PreTrained
 def _load_tokenizer(location: str, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-    _check_code(location, trust_remote_code)
+    check_code(location, trust_remote_code)
     _check_available(location)
     folder = Path(location)
     # Without this, transformers makes up an empty tokenizer.
@@ -171,7 +180,7 @@ def load_model(
         raise InputError(f"--device {device}: PyTorch finds no CUDA device here; use --device cpu")
     if dtype != "auto" and dtype not in DTYPES:
         raise InputError(f'unknown dtype "{dtype}": known are auto, {", ".join(DTYPES)}')
-    _check_code(ref.location, trust_remote_code)
+    check_code(ref.location, trust_remote_code)
     _check_available(ref.location)
     shard = device == "auto" and torch.cuda.device_count() > 1 and importlib.util.find_spec("accelerate") is not None
     target = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
@@ -248,15 +257,6 @@ def _own_file(location: str, name: str) -> Path | None:
 
 def _is_here(location: str) -> bool:
     return Path(location).is_dir() or isinstance(try_to_load_from_cache(location, "config.json"), str)
-
-
-def _check_code(location: str, trusted: bool) -> None:
-    """Before anything is downloaded or run: a known model that needs code of its own is loaded on request alone."""
-    if not trusted and any(model.own_code and model.location == location for model in MODELS.values()):
-        raise InputError(
-            f"{location} comes with Python code of its own, which runs on this machine: read it at "
-            f"https://huggingface.co/{location}, then add --trust_remote_code"
-        )
 
 
 def _check_available(location: str) -> None:
