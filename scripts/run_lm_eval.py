@@ -160,7 +160,7 @@ def check_tasks(manager: Any, names: list[str]) -> None:
         tasks = manager.load(names)["tasks"]
     except (OSError, ValueError) as error:  # data out of reach and not cached, or a task of two groups
         raise InputError(
-            f"--tasks {' '.join(names)}: lm-eval cannot load them ({error}); it needs a network once"
+            f"--tasks {' '.join(names)}: lm-eval cannot load them ({error}); data come from the hub"
         ) from error
     for name, task in tasks.items():
         if getattr(task, "UNSAFE_CODE", False):
