@@ -3,18 +3,26 @@
     python -m scripts.layer_effects
     python -m scripts.layer_effects --model deepseek-qwen-1.5b --annotations judge --control backtracking deduction
 
+    python -m scripts.layer_effects --dataset arithmetic_and_facts --control reasoning_memory
+
 Its vector is added in one layer at the one position before a span that has another label: a place where the behaviour
 could have begun, but did not. Measured is how far the distribution of the next token moves (KL), beside that of random
 vectors as long, and of estimates from gradients, which are cheaper for many vectors and agree more or less.
 
+A direction between kinds of questions (reasoning_memory) is added, times --coef, whatever its method does with it, at
+the prompt's last token and at the one before the answer, and each kind is told by itself. What the vector does to the
+answer is also told as the gradient of its log-odds. The successor of LiReFs differentiates the divergence instead,
+which is least where nothing is added: its gradient there is zero, and what was plotted is rounding.
+
 Reads   responses/<model>/<dataset>.jsonl and its annotations, directions/<model>/<control>.safetensors
 Writes  layers/<model>/<dataset>.<control>.json: effects of every response by layer, their means, the strongest layer,
-        the estimates' agreement; beside it a figure. Of several controls also layers/<model>/<dataset>.png
+        the estimates' agreement, the means of each kind; beside it a figure. Of several controls also
+        layers/<model>/<dataset>.png
 """
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,21 +32,20 @@ from tqdm import tqdm
 
 from thinksteer import cli, models, store
 from thinksteer.activations import count_labels
-from thinksteer.attribution import ESTIMATES, Effects, agreement, choose, layer_effects
+from thinksteer.attribution import ESTIMATES, choose, layer_effects
 from thinksteer.attribution_figures import Curves, effects_figure
 from thinksteer.directions import random_like
-from thinksteer.intervals import Estimate, mean
+from thinksteer.effect_means import MEANS, label_means, summary
+from thinksteer.intervals import Estimate
 from thinksteer.lengths import rule_text
 from thinksteer.methods.method import Method
 from thinksteer.models import ModelRef
+from thinksteer.probe_figures import kinds_figure
 from thinksteer.records import Passage
 from thinksteer.stage import annotations, chosen_methods, load_passages
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-MEANS = ("kl", "random", "excess", "gradient", "integrated", "upstream", "signed_gradient")
-"""What is averaged: `excess` is kl - random, `gradient` its size."""
 
 
 def parse_args() -> argparse.Namespace:
@@ -50,7 +57,7 @@ def parse_args() -> argparse.Namespace:
     cli.add_rules(parser)
     cli.add_annotations(parser)
     parser.add_argument("--coef", type=cli.finite_float, default=1.0, help="times the direction (default: %(default)s)")
-    parser.add_argument("--n_responses", type=cli.positive_int, default=50, help="at most (default: %(default)s)")
+    parser.add_argument("--n_responses", type=cli.positive_int, default=50, help="of each kind (default: %(default)s)")
     parser.add_argument("--n_spans", type=cli.positive_int, default=20, help="of each at most (default: %(default)s)")
     parser.add_argument("--seed", type=cli.natural_int, default=0, help="of the choice (default: %(default)s)")
     parser.add_argument(
@@ -98,12 +105,10 @@ def main() -> None:
 
 def measure(args: argparse.Namespace, ref: ModelRef, model: "PreTrainedModel", method: Method, path: Path) -> None:
     """Write the effects of one direction; its figure first."""
-    passages = load_passages(args, ref, [method], method.rule(args, ref.quantile))
-    own = [label for labels, factor in method.terms.items() if factor > 0 for label in labels]
-    passages = choose(passages, own, args.n_responses, args.n_spans, args.seed)
+    passages = probed(args, ref, method)
     vectors = args.coef * store.read_direction(store.direction_path(args.artifacts, ref.key, method.name))
     controls = torch.stack([random_like(vectors, seed) for seed in args.control_seeds])
-    (site,) = method.sites
+    site = method.sites[0]
     effects = partial(layer_effects, model, site=site, vectors=vectors, controls=controls)
     found = [
         effects(passage, n_nodes=args.n_nodes, max_batch_tokens=args.batch_tokens)
@@ -111,49 +116,35 @@ def measure(args: argparse.Namespace, ref: ModelRef, model: "PreTrainedModel", m
     ]
     about = {"control": method.name, "site": site, "coef": args.coef, "spans": count_labels(passages)}
     about |= summary(passages, found)
-    draw([curves_of(about)], store.figure_path(path))
+    if method.probes:
+        about |= {"labels": label_means(passages, found)}
+        means = {label: estimates(layers) for label, layers in about["labels"].items()}
+        with store.atomic(store.figure_path(path)) as unfinished:
+            kinds_figure(method.name, means, unfinished)
+    else:
+        draw([curves_of(about)], store.figure_path(path))
     store.write_json(path, about)
 
 
-def summary(passages: Sequence[Passage], found: Sequence[Effects]) -> dict[str, Any]:
-    """The means over spans of each response, their means over responses by layer, and what these come to.
-
-    `strongest` is the layer with the largest `excess`, `argmax` that of each measure; `integration_error` the mean
-    distance of the integrated gradients from `kl`, relative to the mean `kl`.
-    """
-    responses = [by_layer(one) for one in found]  # of each: [L] by measure
-    ids = [passage.id for passage in passages]
-    layers = [
-        {"layer": layer} | {name: asdict(mean(ids, [one[name][layer] for one in responses], None)) for name in MEANS}
-        for layer in range(len(responses[0]["kl"]))
-    ]
-    argmax = {name: max(layers, key=lambda one: one[name]["value"])["layer"] for name in MEANS[:-1]}
-    kl, integrated = (torch.cat([getattr(one, name) for one in found]) for name in ("kl", "integrated"))
-    each = [
-        {"id": passage.id, "sample": passage.sample, "n_spans": len(passage.spans)} | means
-        for passage, means in zip(passages, responses, strict=True)
-    ]
-    return {
-        "strongest": argmax["excess"],
-        "argmax": argmax,
-        "agreement": agreement(found),
-        "integration_error": float((integrated - kl).abs().mean() / kl.mean()),
-        "layers": layers,
-        "responses": each,
-    }
-
-
-def by_layer(effects: Effects) -> dict[str, list[float]]:
-    """The means over a response's spans: of each of MEANS, one per layer."""
-    kept = {name: getattr(effects, name) for name in ("kl", "random", "integrated", "upstream")}
-    kept |= {"excess": effects.kl - effects.random}
-    kept |= {"gradient": effects.gradient.abs(), "signed_gradient": effects.gradient}
-    return {name: kept[name].double().mean(dim=0).tolist() for name in MEANS}
+def probed(args: argparse.Namespace, ref: ModelRef, method: Method) -> list[Passage]:
+    """The spans before which the vector is added: those that the method probes, of each kind of responses equally many;
+    else those where the behaviour could have begun."""
+    rule, some = method.rule(args, ref.quantile), (args.n_responses, args.n_spans, args.seed)
+    if method.probes is None:
+        own = [label for labels, factor in method.terms.items() if factor > 0 for label in labels]
+        return choose(load_passages(args, ref, [method], rule), own, *some)
+    passages = load_passages(args, ref, [replace(method, passages=method.probes)], rule)
+    kinds = sorted({passage.spans[0].label for passage in passages})
+    by_kind = [[passage for passage in passages if passage.spans[0].label == kind] for kind in kinds]
+    return [passage for of_kind in by_kind for passage in choose(of_kind, (), *some)]
 
 
 def curves_of(about: dict[str, Any]) -> Curves:
-    means = {name: [Estimate(**layer[name]) for layer in about["layers"]] for name in MEANS}
-    return Curves(about["control"], means, about["strongest"])
+    return Curves(about["control"], estimates(about["layers"]), about["strongest"])
+
+
+def estimates(layers: Sequence[dict[str, Any]]) -> dict[str, list[Estimate]]:
+    return {name: [Estimate(**layer[name]) for layer in layers] for name in MEANS}
 
 
 def draw(curves: Sequence[Curves], path: Path) -> None:
@@ -180,7 +171,19 @@ def describe(about: dict[str, Any]) -> str:
         name: ", ".join(f"{kind} {value:.2f}" for kind, value in about["agreement"][name].items() if value is not None)
         for name in ESTIMATES
     }
+    lines += [described(label, layers) for label, layers in about.get("labels", {}).items()]
     return "\n".join([*lines, "agreement with KL:", *(f"  {name:10s}  {text}" for name, text in said.items())])
+
+
+def described(label: str, layers: Sequence[dict[str, Any]]) -> str:
+    """One label's spans in a line: the layer where its KL exceeds random vectors most, and where its odds move most."""
+    kl = max(layers, key=lambda one: one["excess"]["value"])
+    odds = max(layers, key=lambda one: abs(one["signed_log_odds"]["value"]))
+    return (
+        f"{label} ({kl['kl']['n']}): KL {kl['kl']['value']:.2g} in layer {kl['layer']}, random "
+        f"{kl['random']['value']:.2g}; log-odds {odds['signed_log_odds']['value']:+.2f} in layer {odds['layer']}, size "
+        f"{odds['log_odds']['value']:.2f}, random {odds['random_log_odds']['value']:.2f}"
+    )
 
 
 if __name__ == "__main__":

@@ -85,6 +85,21 @@ def test_a_vector_is_added_where_its_method_adds_it(qwen):
     same(found.kl, truth)
 
 
+def test_a_vector_is_added_where_a_block_is_entered(model):
+    """What enters a block is what the one before gives."""
+    found = layer_effects(model, PASSAGE, "block_in", VECTORS, CONTROLS, n_nodes=1, max_batch_tokens=1000)
+    before = each(PASSAGE, lambda ids, _, layer: divergence(model, ids, layer - 1, VECTORS[layer]) if layer else 0)
+    same(found.kl[:, 1:], before[:, 1:])
+    assert (found.kl - layer_effects(model, PASSAGE, SITE, VECTORS, CONTROLS, 1, 1000).kl).abs().max() > 1e-3
+
+
+def test_a_layer_without_a_vector_has_no_effect(qwen):
+    vectors = VECTORS * torch.tensor([[0.0], [1.0], [1.0]], dtype=torch.float64)
+    found = layer_effects(qwen, PASSAGE, SITE, vectors, CONTROLS * (vectors != 0), n_nodes=1, max_batch_tokens=1000)
+    for name in MEASURES:
+        assert getattr(found, name)[:, 0].abs().max() < 1e-12 < getattr(found, name)[:, 1].abs().max()
+
+
 def test_the_gradient_is_the_derivative_of_what_was_said(model):
     found = layer_effects(model, PASSAGE, SITE, VECTORS, CONTROLS, n_nodes=1, max_batch_tokens=1000)
 

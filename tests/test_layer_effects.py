@@ -7,17 +7,21 @@ from io import StringIO
 import pytest
 import torch
 from test_classes import run
+from test_probes import READER, said
 
-from scripts.layer_effects import by_layer, describe, main, summary
+from scripts.layer_effects import describe, main
 from thinksteer import models, store
-from thinksteer.attribution import Effects, layer_effects
+from thinksteer.attribution import layer_effects
 from thinksteer.directions import random_like
+from thinksteer.effect_means import by_layer
 from thinksteer.methods import METHODS
 from thinksteer.methods.seal import ThoughtRule
-from thinksteer.records import InputError, Passage, Span
+from thinksteer.probes import ANSWER, BEGINNING
+from thinksteer.records import InputError
 from thinksteer.thinking import Reader
 
 MODEL, DATASET = "tiny-reasoner", "arithmetic"
+KINDS = ("memory", "reasoning")
 FLAGS = ("--n_responses", 4, "--n_spans", 1, "--coef", 0.5, "--control_seeds", 4, 7)
 
 
@@ -112,29 +116,45 @@ def test_other_settings_are_refused_and_a_missing_direction_is_named(root, found
         measure(root, "--control", "seal_sum")
 
 
-def effects(kl, random):
-    """One span, two layers."""
-    values = [torch.tensor([row]) for row in (kl, random, [-1.0, 1.0], kl, kl, kl, random)]
-    return Effects(*values)
+@pytest.fixture(scope="module")
+def by_kind(tmp_path_factory):
+    """Of facts and sums that were answered at once; the vector is any."""
+    root = tmp_path_factory.mktemp("artifacts")
+    records = [said(f"{kind} {i}", f"It is \\boxed{{{i}}}.", str(i), kind) for kind in KINDS for i in range(10, 17)]
+    path = store.responses_path(root, MODEL, "d")
+    with store.run(path, {}, [], False), store.RecordLog(path) as log:
+        for one in records:
+            log.append(one)
+    vectors = torch.randn(6, 128, generator=torch.Generator().manual_seed(3)) * (torch.arange(6) > 0)[:, None]
+    path = store.direction_path(root, MODEL, "reasoning_memory")
+    with store.run(path, {}, [], False):
+        store.write_safetensors(path, {"direction": vectors}, {})
+    out = measure(root, "--dataset", "d", "--control", "reasoning_memory", *FLAGS[:2], *FLAGS[4:])
+    return root, out, store.read_json(store.layer_effects_path(root, MODEL, "d", "reasoning_memory"))
 
 
-PASSAGES = [Passage(f"q{index}", (1, 2, 3), (Span("a", 1, 2),)) for index in range(3)]
-
-
-def test_the_strongest_layer_is_not_that_where_any_vector_would_do():
-    about = summary(PASSAGES, [effects([1.0, 5.0], [0.1, 4.9])] * 3) | {"spans": {"a": 3}}
-    assert about["strongest"] == 0 and about["argmax"]["kl"] == 1
-    assert "strongest: layer 0\n" in describe(about)
-    weak = [effects([one, 0.0], [0.5, 0.5]) for one in (0.0, 0.4, 1.2)]
-    weaker = [effects([0.1, 0.0], [0.5 + one, 0.5]) for one in (0.0, 0.1, 0.2)]
-    for found in (weak, weaker):
-        assert "no more than random" in describe(summary(PASSAGES, found) | {"spans": {"a": 3}})
-    assert "no more" not in describe(
-        summary(PASSAGES[:1], weak[:1]) | {"spans": {"a": 1}}
-    )  # one response tells nothing
-
-
-def test_gradients_are_averaged_by_size_and_with_their_sign():
-    one = Effects(*[torch.ones(2, 1)] * 2, torch.tensor([[-3.0], [1.0]]), *[torch.ones(2, 1)] * 4)
-    found = by_layer(one)
-    assert found["gradient"] == [2] and found["signed_gradient"] == [-1]
+def test_a_direction_between_kinds_is_probed_before_response_and_answer_kind_by_kind(by_kind):
+    root, out, found = by_kind
+    assert found["spans"] == {
+        f"{kind}, {place}": 4 for kind in ("memory", "reasoning") for place in (BEGINNING, ANSWER)
+    }
+    ref, method = models.resolve(MODEL, root), METHODS["reasoning_memory"]
+    records = store.read_records(store.responses_path(root, MODEL, "d"))
+    passages = {one.id: one for one in method.probes(records, None, READER)}
+    vectors = 0.5 * store.read_direction(store.direction_path(root, MODEL, "reasoning_memory"))
+    controls = torch.stack([random_like(vectors, seed) for seed in (4, 7)])
+    model = models.load_model(ref, "cpu")
+    truth = {label: [] for label in found["labels"]}
+    for one in found["responses"]:
+        effects = layer_effects(model, passages[one["id"]], "block_in", vectors, controls, 4, 1000)
+        for place, span in enumerate(passages[one["id"]].spans):
+            truth[span.label].append([getattr(effects, name)[place] for name in ("kl", "random", "log_odds")])
+    for label, layers in found["labels"].items():
+        for place, name in enumerate(("kl", "random", "signed_log_odds")):
+            means = torch.stack([one[place] for one in truth[label]]).mean(dim=0)
+            assert [one[name]["value"] for one in layers] == pytest.approx(means.tolist(), rel=1e-3, abs=1e-5)
+            assert all(one[name]["n"] == 4 and one[name]["low"] <= one[name]["high"] for one in layers)
+        assert f"{label} (4): KL " in out
+    assert found["site"] == "block_in" and found["layers"][0]["kl"]["value"] < 1e-6 < found["layers"][1]["kl"]["value"]
+    path = store.layer_effects_path(root, MODEL, "d", "reasoning_memory")
+    assert store.figure_path(path).read_bytes().startswith(b"\x89PNG")

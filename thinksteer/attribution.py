@@ -21,9 +21,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import kl_div
+from torch.nn.functional import kl_div, normalize
 
-from thinksteer.directions import unit
 from thinksteer.layout import Layout, check_vectors
 from thinksteer.records import InputError, Passage, Site
 
@@ -176,7 +175,7 @@ class _Probe:
                 torch.stack(torch.autograd.grad(loss.sum(), added, retain_graph=True), dim=1)  # [C, L, D]
                 for loss in (said, published, odds)
             )
-            along = [(gradient * vectors).sum(-1), (upstream * unit(vectors)).sum(-1).abs()]
+            along = [(gradient * vectors).sum(-1), (upstream * normalize(vectors, dim=-1)).sum(-1).abs()]
             along += [(log_odds * vectors).sum(-1), (log_odds * controls[:, None]).sum(-1).abs().mean(dim=0)]
             parts.append(torch.stack(along))  # [4, C, L]
         return tuple(torch.cat(parts, dim=1).cpu())

@@ -43,6 +43,8 @@ class Method:
     - `sites`, `layer`, `where`: the places that are steered, in which layer of a model with so many (None: all), and at
       which tokens. `operation` is what is done there with the layer's own vector, or with that of the layer `vector_of`
       everywhere (None: its own). `weights` are the paper's.
+    - `probes` labels the spans before which the vector's effect is measured (None: those of `passages` that have
+      another label than the direction leads to).
     """
 
     name: str
@@ -60,6 +62,7 @@ class Method:
     where: Callable[[Reader], Condition] = everywhere
     classify: Callable[[str, Rule], str] | None = None
     cure: Callable[[Sequence[Record], Rule, Reader, int], str] = more_responses
+    probes: Callable[[Sequence[Record], Rule, Reader], list[Passage]] | None = None
 
     @property
     def conditional(self) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from thinksteer import probes
 from thinksteer.methods.method import Method
 from thinksteer.records import Passage, Reading, Record, Span
 from thinksteer.thinking import Reader
@@ -75,5 +76,6 @@ METHODS = (
         operation="amplify",
         vector_of=two_thirds,
         weights=(-1.0, -0.1, 0.0, 0.1, 1.0),
+        probes=probes.by_level,
     ),
 )
