@@ -3,15 +3,14 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
-
-from thinksteer.drawing import GREY, Style, frame, legend, save, series
+from thinksteer.drawing import GREY, Axes, Style, frame, legend, save, series
 from thinksteer.intervals import Estimate
 from thinksteer.probes import ANSWER, BEGINNING
 
 Means = Mapping[str, Sequence[Estimate]]
 """An estimate per layer of each measure."""
+
+PALE = {"alpha": 0.45, "linewidth": 0.9}
 
 
 def kinds_figure(control: str, found: Mapping[str, Means], path: Path) -> None:
@@ -40,14 +39,11 @@ def kinds_figure(control: str, found: Mapping[str, Means], path: Path) -> None:
         below.axhline(0, color="#888888", linewidth=0.8)
         below.set_xlabel("layer")
         for panel in (above, below):
-            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+            panel.locator_params(axis="x", integer=True)
     panels[0].set_ylabel("KL (nats)")
     panels[len(places)].set_ylabel("gradient of the log-odds\nof what was said (nats)")
     legend(figure, panels[0])
     save(figure, path)
-
-
-PALE = {"alpha": 0.45, "linewidth": 0.9}
 
 
 def _kind(label: str) -> str:
