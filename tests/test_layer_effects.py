@@ -138,6 +138,7 @@ def test_a_direction_between_kinds_is_probed_before_response_and_answer_kind_by_
     assert found["spans"] == {
         f"{kind}, {place}": 4 for kind in ("memory", "reasoning") for place in (BEGINNING, ANSWER)
     }
+    assert len({one["id"] for one in found["responses"]}) == 8
     ref, method = models.resolve(MODEL, root), METHODS["reasoning_memory"]
     records = store.read_records(store.responses_path(root, MODEL, "d"))
     passages = {one.id: one for one in method.probes(records, None, READER)}
