@@ -117,19 +117,20 @@ def test_the_auc_is_that_of_the_groups_weighed_by_their_pairs():
     assert 0.5 < estimate.low < estimate.value < estimate.high < 1
 
 
-def test_the_interval_of_an_auc_holds_the_truth_in_about_95_of_100_worlds_though_samples_are_dependent():
+def test_the_interval_of_an_auc_is_as_wide_as_questions_make_it_vary():
     """Of two normal distributions a standard deviation apart the AUC is Phi(1 / sqrt 2); samples of a question share
     half of their variance."""
-    rng, truth, covered, naive = np.random.default_rng(0), norm.cdf(2**-0.5), 0, 0
-    question = np.repeat(np.arange(40), 4)
-    positive, groups = question % 2 == 0, question % 5
-    for _ in range(100):
-        scores = positive + (rng.normal(size=40)[question] + rng.normal(size=160)) / 2**0.5
-        one = auc(question.astype(str).tolist(), scores, positive, groups)
-        other = auc(np.arange(160).astype(str).tolist(), scores, positive, groups)
-        covered += one.low <= truth <= one.high
-        naive += other.low <= truth <= other.high
-    assert 88 <= covered <= 99 and naive < covered - 5
+    rng, truth = np.random.default_rng(0), norm.cdf(2**-0.5)
+    question = np.repeat(np.arange(100), 4)
+    positive, groups, found, naive = question % 2 == 0, question % 5, [], []
+    for _ in range(150):
+        scores = positive + (rng.normal(size=100)[question] + rng.normal(size=400)) / 2**0.5
+        found.append(auc(question.astype(str).tolist(), scores, positive, groups))
+        naive.append(auc(np.arange(400).astype(str).tolist(), scores, positive, groups))
+    spread = np.std([one.value for one in found])
+    widths = [np.mean([one.high - one.low for one in those]) / 2 / 1.96 for those in (found, naive)]
+    assert 0.85 < widths[0] / spread < 1.15 and widths[1] / spread < 0.8
+    assert 0.88 <= np.mean([one.low <= truth <= one.high for one in found]) <= 0.99
 
 
 def test_the_auc_of_what_is_apart_claims_no_certainty_and_of_equal_scores_is_one_half():

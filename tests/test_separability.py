@@ -7,8 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from test_classes import run
 
 from scripts.separate_classes import chosen_layers, parse_args
@@ -113,7 +116,7 @@ def test_places_are_compared_within_a_fold_as_each_has_an_origin_of_its_own():
     assert far.sides_auc.value == pytest.approx(near.sides_auc.value, abs=1e-3)
 
 
-def test_the_auc_is_that_of_places_along_the_direction_of_the_other_folds():
+def test_the_aucs_are_those_of_folds_that_neither_probe_nor_direction_has_seen():
     states, labels, questions = planted(2)
     states[:, 0, 0] += torch.tensor(labels == "a")
     (found,) = separations(states, labels, questions, TERMS, seed=3)
@@ -121,9 +124,12 @@ def test_the_auc_is_that_of_places_along_the_direction_of_the_other_folds():
     areas, pairs, plain, toward = [], [], states[:, 0].numpy(), labels == "a"
     for train, test in splits:
         along = plain[train][toward[train]].mean(axis=0) - plain[train][~toward[train]].mean(axis=0)
-        areas.append(roc_auc_score(toward[test], plain[test] @ along))
+        probe = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced"))
+        odds = probe.fit(plain[train], toward[train]).predict_log_proba(plain[test])
+        areas.append([roc_auc_score(toward[test], one) for one in (plain[test] @ along, odds[:, 1] - odds[:, 0])])
         pairs.append(toward[test].sum() * (~toward[test]).sum())
-    assert found.direction_auc.value == pytest.approx(np.average(areas, weights=pairs))
+    truth = np.average(areas, axis=0, weights=pairs)
+    assert [found.direction_auc.value, found.sides_auc.value] == pytest.approx(truth.tolist())
 
 
 def test_states_that_are_all_one_tell_nothing_apart_and_break_nothing(tmp_path):
