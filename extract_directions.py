@@ -65,7 +65,7 @@ def main() -> None:
     ref = models.resolve(args.model, args.artifacts, args.template)
     responses = store.responses_path(args.artifacts, ref.key, args.dataset)
     paths = {one: store.direction_path(args.artifacts, ref.key, args.name or one) for one in args.control}
-    settings = {"model": ref.key, "source": ref.source, "dataset": args.dataset}
+    settings = models.identity(ref, args.mean_recurrence) | {"dataset": args.dataset}
     settings |= {"min_examples": args.min_examples, "after_norm": args.after_norm, "dtype": args.dtype}
     settings |= {"min_reroll_rate": args.min_reroll_rate, "annotations": args.annotations, "unscaled": args.unscaled}
     rules = {one: {"rule": rule_text(METHODS[one].rule(args, ref.quantile))} for one in args.control}
@@ -83,7 +83,7 @@ def main() -> None:
         if missing:
             sources = {"responses_sha256": ",".join(store.sha256(file) for file in store.record_files(responses))}
             sources |= {package: version(package) for package in ("torch", "transformers")}
-            model = models.load_model(ref, args.device, args.dtype, args.trust_remote_code)
+            model = models.load_model(ref, args.device, args.dtype, args.trust_remote_code, args.mean_recurrence)
             for methods in alike(missing):
                 about = {name: str(value) for name, value in (settings | rules[methods[0].name]).items()} | sources
                 extract(args, ref, model, methods, paths, about)

@@ -35,7 +35,7 @@ from thinksteer.figures import COLOURS
 from thinksteer.generation import requests
 from thinksteer.models import ModelRef
 from thinksteer.records import Condition, Edit, InputError, Problem, Request, Sampling
-from thinksteer.stage import Generator, load_problems
+from thinksteer.stage import Generator, data_files, load_problems
 from thinksteer.tables import Column, Table, as_json, markdown
 
 BATCHED, ALONE = "transformers, batched", "transformers, one by one"
@@ -96,7 +96,7 @@ def main() -> None:
         raise InputError("not every way takes pipelines or copies: use --tensor_parallel_size alone")
     ref = models.resolve(args.model, args.artifacts, args.template)
     path = (args.output or store.reports_path(args.artifacts)) / "benchmark.json"
-    inputs = [*models.fingerprint(ref), *([args.data_file] if args.data_file else [])]
+    inputs = [*models.fingerprint(ref), *data_files(args)]
     with store.run(path, vars(args), inputs, overwrite=True) as run:
         speeds, run.device = generation(args, ref)
         tables = [speed_table(speeds, f"{ref.key}, {args.dataset}, {run.device}"), ratio_table(speeds)]

@@ -307,3 +307,8 @@ def is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_a_recurrence_is_refused_before_anything_starts(ref):
+    with pytest.raises(InputError, match="--mean_recurrence: vLLM runs no recurrent-depth models"):
+        engine_class("vllm").load(ref, Loading(mean_recurrence=4))

@@ -114,6 +114,7 @@ def test_only_stages_use_their_command_line(module):
                 "figures",
             },
         ),
+        ("lm_eval", {"lm_harness"}),
         ("vllm", {"engines.vllm", "engines.vllm_worker"}),
         ("datasets", {"hub"}),
         ("sklearn", {"separability"}),

@@ -155,3 +155,10 @@ def test_a_model_that_is_neither_here_nor_reachable_says_what_to_do_at_once(tmp_
             load(ref)
     assert config(ref) is None
     assert time.monotonic() - begun < 5
+
+
+def test_a_run_states_the_recurrence_that_was_asked_for(tmp_path):
+    ref = models.resolve("tiny-reasoner", tmp_path)
+    plain = models.identity(ref, None)
+    assert plain == {"model": "tiny-reasoner", "source": "tiny_reasoner"}
+    assert models.identity(ref, 8) == plain | {"mean_recurrence": 8}

@@ -129,6 +129,12 @@ def _recognise_template(location: str) -> str:
     return best[0]
 
 
+def identity(ref: ModelRef, mean_recurrence: int | None) -> dict[str, Any]:
+    """What the settings of a run say of the model."""
+    deep = {} if mean_recurrence is None else {"mean_recurrence": mean_recurrence}
+    return {"model": ref.key, "source": ref.source} | deep
+
+
 def check_code(location: str, trusted: bool) -> None:
     """Before anything is downloaded or run: a known model that needs code of its own is loaded on request alone."""
     if not trusted and any(model.own_code and model.location == location for model in MODELS.values()):

@@ -82,6 +82,7 @@ class Generator:
     """Answers problems with one model, which is loaded when the first record is missing and freed in the end."""
 
     def __init__(self, args: argparse.Namespace, ref: ModelRef, steering: Steering = "none") -> None:
+        models.check_code(ref.location, args.trust_remote_code)
         self.args, self.ref, self.steering = args, ref, steering
         self.engine_name = args.engine or default_engine(ref)
         self._engine: Engine | None = None
@@ -115,9 +116,7 @@ class Generator:
     def settings(self, dataset: str) -> dict[str, Any]:
         """What the records of a dataset depend on, for the run manifest."""
         args, sampling = self.args, self.sampling
-        return {
-            "model": self.ref.key,
-            "source": self.ref.source,
+        return models.identity(self.ref, args.mean_recurrence) | {
             "template": self.ref.template.name,
             "dataset": dataset,
             "split": args.split,

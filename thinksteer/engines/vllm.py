@@ -94,6 +94,8 @@ class VLLMEngine:
 
     @classmethod
     def load(cls, ref: ModelRef, loading: Loading) -> Self:
+        if loading.mean_recurrence is not None:
+            raise InputError("--mean_recurrence: vLLM runs no recurrent-depth models; use --engine hf")
         tokenizer = models.load_tokenizer(ref, loading.trust_remote_code)
         return cls(models.folder(ref), tokenizer, ref.template, loading)
 
@@ -369,8 +371,8 @@ def _divided_cores(workers: int) -> str:
 
 def supports(ref: ModelRef) -> bool:
     """Whether vLLM has code of its own for the model's architecture."""
-    config = AutoConfig.from_pretrained(ref.location)
-    return bool({*(config.architectures or [])} & {*ModelRegistry.get_supported_archs()})
+    config = models.config(ref) or {}
+    return bool({*(config.get("architectures") or [])} & {*ModelRegistry.get_supported_archs()})
 
 
 def _parts(sampling: Sampling, begun: int) -> list[Sampling]:
