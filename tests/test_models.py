@@ -13,7 +13,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from thinksteer.models import MODELS, ModelRef, config, load_model, load_tokenizer, published_heads, resolve
+from thinksteer.models import MODELS, ModelRef, config, identity, load_model, load_tokenizer, published_heads, resolve
 from thinksteer.records import InputError
 from thinksteer.thinking import TEMPLATES
 
@@ -158,7 +158,7 @@ def test_a_model_that_is_neither_here_nor_reachable_says_what_to_do_at_once(tmp_
 
 
 def test_a_run_states_the_recurrence_that_was_asked_for(tmp_path):
-    ref = models.resolve("tiny-reasoner", tmp_path)
-    plain = models.identity(ref, None)
+    ref = resolve("tiny-reasoner", tmp_path)
+    plain = identity(ref, None)
     assert plain == {"model": "tiny-reasoner", "source": "tiny_reasoner"}
-    assert models.identity(ref, 8) == plain | {"mean_recurrence": 8}
+    assert identity(ref, 8) == plain | {"mean_recurrence": 8}
