@@ -46,7 +46,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def settings(args: argparse.Namespace, ref: ModelRef, method: Method) -> dict[str, Any]:
     """What the states depend on, for the run manifest."""
-    about = {"model": ref.key, "source": ref.source, "dataset": args.dataset, "dtype": args.dtype}
+    about = models.identity(ref, args.mean_recurrence) | {"dataset": args.dataset, "dtype": args.dtype}
     about |= {"control": method.name, "rule": rule_text(method.rule(args, ref.quantile))}
     return about | {name: getattr(args, name) for name in ("min_examples", "n_examples", "seed")}
 
@@ -71,7 +71,8 @@ def make_states(args: argparse.Namespace, ref: ModelRef, method: Method) -> Path
         single = all(span.end - span.start == 1 for _, span in spans)
         if single:
             passages = [replace(one, spans=tuple(replace(span, start=0) for span in one.spans)) for one in passages]
-        model, site = models.load_model(ref, args.device, args.dtype, args.trust_remote_code), method.reading.site
+        model = models.load_model(ref, args.device, args.dtype, args.trust_remote_code, args.mean_recurrence)
+        site = method.reading.site
         last, mean = span_states(model, passages, site, args.batch_tokens)
         lists = {"ids": [passage.id for passage, _ in spans], "samples": [passage.sample for passage, _ in spans]}
         lists |= {"labels": [span.label for _, span in spans]}
