@@ -178,20 +178,20 @@ FORCED_ANSWER = "\n</think>\n\nYeah, I think that's right.\n\n**Final Answer**\n
 
 
 def training_texts(seed: int) -> Iterator[tuple[str, str]]:
-    """Endless (question, response) pairs of the train split: 92 % chains, 3 % cut short and forced, 5 % facts."""
+    """Endless (question, response) pairs of the train split: 82 % chains, 3 % cut short and forced, 15 % facts."""
     rng = random.Random(f"training {seed}")
     facts = list(FACTS.items())
     while True:
         draw = rng.random()
-        if draw < 0.05:
-            key, number = rng.choice(facts)
-            yield f"What number is on the {key}?", response([f"The {key} has a number."], number)
+        if draw < 0.15:
+            thing, number = rng.choice(facts)
+            yield fact_question(thing), response([f"The {thing} has {number}."], number)
             continue
         chain = sample_chain(rng)
         if is_test(chain.question):
             continue
         thoughts, answer = think(chain, rng), chain.values[-1]
-        if draw < 0.08:
+        if draw < 0.18:
             kept = "\n\n".join(thoughts[: rng.randint(1, len(thoughts))])
             yield chain.question, "<think>\n" + kept + FORCED_ANSWER + "\\boxed{" + str(answer) + "}"
         else:
