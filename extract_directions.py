@@ -138,7 +138,8 @@ def extract(
         own = {"method": method.name, "read_site": method.reading.site}
         own |= {f"n_{label}": str(counts.get(label, 0)) for labels in method.terms for label in labels}
         norms = pooled_mean(means, counts, method.labels).norm(dim=-1)
-        store.write_safetensors(paths[method.name], {"direction": direction, "overall_norm": norms}, own | about)
+        tensors = {"direction": direction.float(), "overall_norm": norms.float()}
+        store.write_safetensors(paths[method.name], tensors, own | about)
 
 
 if __name__ == "__main__":

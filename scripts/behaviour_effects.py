@@ -18,11 +18,14 @@ from pathlib import Path
 from tqdm import tqdm
 
 from thinksteer import cli, models, store
-from thinksteer.behaviour_figures import Sweep, bars_figure, curves_figure, sweeps
-from thinksteer.behaviour_files import find_annotations, find_settings, read_run
+from thinksteer.annotation import LABELS
+from thinksteer.behaviour_figures import bars_figure, curves_figure
+from thinksteer.behaviour_files import find_annotations, read_run
 from thinksteer.behaviour_tables import contrasts_table, effects_table
 from thinksteer.behaviours import MEASURES, TARGET_TOKENS, TOKENS, Run, contrasts, difference, effects, level, verdict
 from thinksteer.report_files import write_tables
+from thinksteer.steered import Sweep, sweeps
+from thinksteer.steered_files import find_settings
 from thinksteer.tables import shown
 
 
@@ -41,7 +44,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     model = models.resolve(args.model, args.artifacts, args.template).key
-    found = find_settings(args.artifacts, model, args.dataset, args.control)
+    found = find_settings(args.artifacts, model, args.dataset, args.control, LABELS)
     records = [one.records for one in found]
     annotations = find_annotations(args.artifacts, args.model, records, args.annotations)
     name = f"{store.slug(args.dataset)}.{store.slug(args.annotations)}.effects"
@@ -73,7 +76,7 @@ def write(runs: Sequence[Run], negative: float | None, positive: float | None, w
     write_tables(tables, path.parent)
 
 
-def summary(sweep: Sweep, weight: float) -> str:
+def summary(sweep: Sweep[Run], weight: float) -> str:
     """Whether a weight moves the control's own label as it should, and further than its random controls do."""
     run = next((one for one in sweep.runs if one.weight == weight), None)
     if run is None:

@@ -91,7 +91,8 @@ def made(root, name, *, finished=True):
 def root(tmp_path):
     """Finished and unfinished artifacts, by-products of both, and what killed processes leave."""
     root = tmp_path / "artifacts"
-    for name in ("evaluations/m/gsm8k/default.jsonl", "responses/m/gsm8k.0-of-1.jsonl", "models/edited"):
+    finished = ("evaluations/m/gsm8k/default.jsonl", "responses/m/gsm8k.0-of-1.jsonl", "models/edited")
+    for name in (*finished, "states/m/gsm8k.seal.safetensors"):
         made(root, name)
     made(root, "evaluations/m/MATH-500/default.jsonl", finished=False)
     made(root, "responses/n/gsm8k.0-of-2.jsonl")
@@ -128,6 +129,7 @@ def test_only_what_finished_runs_left_is_packed_and_the_rest_is_named(tmp_path, 
         "models/half": "its run has not finished",
         "models/half/custom.py": "may hold code",
         "reports/by_hand.md": "made by no finished run",
+        "states/m/gsm8k.seal.safetensors": "states may be large and are soon made again: scripts.hidden_states",
         "responses/m/by_hand.jsonl": "made by no finished run",
         "responses/n/gsm8k.0-of-2.jsonl": "its run has not finished",
     }

@@ -14,8 +14,8 @@ import pytest
 from thinksteer import models, store
 from thinksteer.annotation import LABELS, Annotation, Section
 from thinksteer.annotations import AnnotationLog, read_annotations
-from thinksteer.behaviour_figures import bars_figure, curves_figure, models_figure, sweeps
-from thinksteer.behaviour_files import find_annotations, find_settings, read_labelled
+from thinksteer.behaviour_figures import bars_figure, curves_figure, models_figure
+from thinksteer.behaviour_files import find_annotations, read_labelled
 from thinksteer.behaviour_tables import contrasts_table, differences_table, effects_table, models_table
 from thinksteer.behaviours import (
     ALL,
@@ -26,7 +26,6 @@ from thinksteer.behaviours import (
     TOKENS,
     Run,
     Usage,
-    beside_random,
     contrasts,
     count,
     difference,
@@ -36,6 +35,8 @@ from thinksteer.behaviours import (
     verdict,
 )
 from thinksteer.records import InputError
+from thinksteer.steered import beside_random, sweeps
+from thinksteer.steered_files import find_settings
 from thinksteer.tables import as_json, markdown
 from thinksteer.venhoff import Answer, records_of
 
@@ -265,36 +266,16 @@ def root(tmp_path_factory):
 
 
 def settings(root):
-    return find_settings(root, "tiny-reasoner", "arithmetic", None)
+    return find_settings(root, "tiny-reasoner", "arithmetic", None, LABELS)
 
 
 def test_settings_are_found_by_control_layer_and_weight(root, run):
     found = [(one.control, one.layer, one.weight) for one in settings(root)]
     assert found == [(BACK, None, 0.0), (BACK, 3, -1.0), (BACK, 3, 1.0), (f"{BACK}.random0", 3, 1.0)]
     with pytest.raises(InputError, match="no steering named deduction, but backtracking: "):
-        find_settings(root, "tiny-reasoner", "arithmetic", [DEDUCE])
+        find_settings(root, "tiny-reasoner", "arithmetic", [DEDUCE], LABELS)
     with pytest.raises(InputError, match="no steering named a label, but none: "):
-        find_settings(root, "other", "arithmetic", None)
-
-
-def test_without_weight_zero_or_with_two_budgets_nothing_is_compared(tmp_path):
-    def make(weight, budget, control=BACK):
-        path = store.steering_path(tmp_path, "m", "d", control, weight, None)
-        with store.run(path, {"max_length": budget}, [], False), store.RecordLog(path):
-            pass
-
-    make(1.0, 100)
-    make(0.0, 100, f"{BACK}.random0")
-    with pytest.raises(InputError, match="no finished weight 0"):
-        find_settings(tmp_path, "m", "d", [BACK])
-    make(0.0, 200)
-    with pytest.raises(InputError, match="--max_length 100 and 200"):
-        find_settings(tmp_path, "m", "d", [BACK])
-    path = store.steering_path(tmp_path, "m", "d", BACK, 1.0, None)
-    path.rename(path.with_name("notes.jsonl"))
-    store.manifest_path(path).rename(store.manifest_path(path.with_name("notes.jsonl")))
-    with pytest.raises(InputError, match=r"notes\.jsonl is not named after a weight"):
-        find_settings(tmp_path, "m", "d", [BACK])
+        find_settings(root, "other", "arithmetic", None, LABELS)
 
 
 def test_missing_annotations_are_made_by_the_command_that_the_error_prints(root, run):

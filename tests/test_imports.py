@@ -28,6 +28,7 @@ DISK = {
     "exchange",
     "annotations",
     "behaviour_files",
+    "steered_files",
     "venhoff",
     "answers",
     "judge",

@@ -230,6 +230,8 @@ def _judge(path: Path, root: Path, with_models: bool) -> tuple[Path, str | None]
         return path, None if made else "made by no finished run"
     if not _finished(output):
         return output, "its run has not finished"
+    if inner[0] == "states":
+        return output, "states may be large and are soon made again: scripts.hidden_states"
     if output.parent == root / "models" and not with_models:
         return output, WEIGHTS
     return path, None

@@ -1,53 +1,21 @@
 """The figures of behaviours: bars of negative, no and positive steering, curves against the weight, models, layers."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.ticker import MaxNLocator
 
 from thinksteer.annotation import LABELS
-from thinksteer.behaviours import SECTIONS, TOKENS, Labelled, Measure, Run, beside_random, level
+from thinksteer.behaviours import SECTIONS, TOKENS, Labelled, Measure, Run, level
 from thinksteer.drawing import COLOURS, GREY, Axes, Figure, Style, curve, frame, legend, save, series
 from thinksteer.intervals import Estimate
+from thinksteer.steered import Sweep
 
 WIDTH = 0.8  # of a group of bars
 
 
-@dataclass(frozen=True)
-class Sweep:
-    """The settings of a control that differ in the weight alone, in its order, weight 0 too; `random`: the random
-    controls of each, none of weight 0, which is the same for all."""
-
-    control: str
-    layer: int | None
-    runs: tuple[Run, ...]
-    random: tuple[tuple[Run, ...], ...]
-
-    @property
-    def title(self) -> str:
-        return self.control if self.layer is None else f"{self.control}, layer {self.layer}"
-
-    def ends(self, negative: float | None, positive: float | None) -> tuple[float, float]:
-        """The two weights to show: those given, else the least and the largest."""
-        weights = [run.weight for run in self.runs]
-        return min(weights) if negative is None else negative, max(weights) if positive is None else positive
-
-
-def sweeps(runs: Sequence[Run]) -> list[Sweep]:
-    """The sweeps of every control that is not a random one."""
-    found = []
-    own = [run for run in runs if not run.random]
-    for control, layer in dict.fromkeys((run.control, run.layer) for run in own if run.weight):
-        of_control = [run for run in own if run.control == control and (run.layer == layer or not run.weight)]
-        ordered = tuple(sorted(of_control, key=lambda run: run.weight))
-        random = tuple(tuple(beside_random(run, runs) if run.weight else ()) for run in ordered)
-        found.append(Sweep(control, layer, ordered, random))
-    return found
-
-
 def bars_figure(
-    found: Sequence[Sweep], negative: float | None, positive: float | None, measure: Measure, path: Path
+    found: Sequence[Sweep[Run]], negative: float | None, positive: float | None, measure: Measure, path: Path
 ) -> None:
     """The share of each control's own label at the negative weight, unsteered and at the positive one, a panel each,
     with the random controls of the same weights in grey (Figure 4 of the paper)."""
@@ -73,7 +41,7 @@ def _grid(count: int, width: float) -> tuple[Figure, list[Axes]]:
     return figure, panels
 
 
-def _finish(panel: Axes, sweep: Sweep, measure: Measure) -> None:
+def _finish(panel: Axes, sweep: Sweep[Run], measure: Measure) -> None:
     """Title and share of a control's panel; from 0 on, unless all of it lies far above."""
     panel.set_title(sweep.title.replace(", ", "\n"), fontsize=10)
     panel.set_ylabel(f"{measure.title} (%)")
@@ -82,7 +50,9 @@ def _finish(panel: Axes, sweep: Sweep, measure: Measure) -> None:
     panel.set_ylim(bottom=low - 2 if low > 50 else 0)
 
 
-def _group(sweep: Sweep, negative: float, positive: float, measure: Measure) -> Iterator[tuple[Estimate, str, str]]:
+def _group(
+    sweep: Sweep[Run], negative: float, positive: float, measure: Measure
+) -> Iterator[tuple[Estimate, str, str]]:
     """(value, colour, name) of each bar of a control."""
     bars = {negative: (COLOURS[1], "negative weight"), positive: (COLOURS[2], "positive")}
     bars[0.0] = COLOURS[0], "not steered"
@@ -111,7 +81,7 @@ def _bars(panel: Axes, groups: Sequence[Sequence[tuple[Estimate, str, str]]]) ->
             seen.add(name)
 
 
-def curves_figure(found: Sequence[Sweep], measure: Measure, path: Path) -> None:
+def curves_figure(found: Sequence[Sweep[Run]], measure: Measure, path: Path) -> None:
     """The control's own label against the weight, one panel per sweep; grey: its random controls, taken together."""
     figure, panels = _grid(len(found), 3.2)
     grey = next((index for index, sweep in enumerate(found) if any(sweep.random)), None)

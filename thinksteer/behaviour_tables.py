@@ -10,7 +10,6 @@ from thinksteer.behaviours import (
     Effect,
     Labelled,
     Measure,
-    Run,
     difference,
     labels_in,
     level,
@@ -36,13 +35,6 @@ MODELS = (
 )
 
 
-def place(run: Run) -> str:
-    """Where the direction was added."""
-    if not run.weight:
-        return "–"
-    return "all its layers" if run.layer is None else f"layer {run.layer}"
-
-
 def effects_table(name: str, where: str, measure: Measure, found: Sequence[Effect]) -> Table:
     """A row for each label in each setting."""
     columns = (
@@ -56,7 +48,7 @@ def effects_table(name: str, where: str, measure: Measure, found: Sequence[Effec
     )
     rows = [
         (
-            *(one.run.control, place(one.run), f"{one.run.weight:g}", one.label),
+            *(one.run.control, one.run.place, f"{one.run.weight:g}", one.label),
             *(len(one.run.labelled), one.without, one.level, one.change, one.run.degenerate, one.run.tokens),
         )
         for one in found
@@ -73,7 +65,7 @@ def contrasts_table(name: str, where: str, found: Sequence[Contrast]) -> Table:
     )
     rows = [
         (
-            *(one.run.control, place(one.run), f"{one.run.weight:g}", one.minus, one.run.label),
+            *(one.run.control, one.run.place, f"{one.run.weight:g}", one.minus, one.run.label),
             *(one.differences.get(measure.name) for measure in MEASURES),
         )
         for one in found

@@ -18,7 +18,7 @@ from thinksteer.analysis import Pair
 from thinksteer.annotation import LABELS, Annotation
 from thinksteer.intervals import Estimate, mean, mean_of_means
 from thinksteer.records import InputError
-from thinksteer.sweep import steered_beside
+from thinksteer.steered import Setting, beside_random
 
 TARGETS = ("backtracking", "uncertainty-estimation", "example-testing", "adding-knowledge")
 """The labels that upstream steers, in its order."""
@@ -74,24 +74,12 @@ MEASURES = (TOKENS, SECTIONS, TARGET_TOKENS, PER_RESPONSE)
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class Run(Setting):
     """The responses of one setting; `degenerate` is the share that ends in a loop, `tokens` the mean per response."""
 
-    control: str
-    layer: int | None
-    weight: float
     labelled: Labelled
     degenerate: float
     tokens: float
-
-    @property
-    def of(self) -> str:
-        """The control itself; of a random one, the control that it stands beside."""
-        return steered_beside(self.control) or self.control
-
-    @property
-    def random(self) -> bool:
-        return self.of != self.control
 
     @property
     def label(self) -> str:
@@ -166,12 +154,6 @@ def effects(runs: Sequence[Run], measure: Measure) -> list[Effect]:
             without = sum(measure.value(usage, label) is None for usage in run.labelled.values())
             found.append(Effect(run, label, level([run.labelled], label, measure), change, without))
     return found
-
-
-def beside_random(run: Run, runs: Sequence[Run]) -> list[Run]:
-    """The random controls of a control's setting, at the same weight and layer."""
-    same = [other for other in runs if other.random and other.of == run.control]
-    return [other for other in same if (other.layer, other.weight) == (run.layer, run.weight)]
 
 
 def contrasts(runs: Sequence[Run]) -> list[Contrast]:

@@ -146,8 +146,9 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
     header = {"__metadata__": dict(sorted(metadata.items()))} | json.loads(data[8:start])
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # the tensors stay aligned
-    with atomic(path) as partial:
-        partial.write_bytes(len(text).to_bytes(8, "little") + text + data[start:])
+    with atomic(path) as partial, open(partial, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.write(memoryview(data)[start:])  # hidden states can be gigabytes: no further copy
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
