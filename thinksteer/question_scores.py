@@ -4,8 +4,9 @@ LiReFs published theirs with 3000 questions of MMLU-Pro. Where that file is not 
 of a question, and `PROMPT` asks any language model. `agreement` says how far one is to be trusted.
 
 The rule against 200 random questions of that sample (tests/mmlu_pro_scores_200.json), which a language model had scored
-by `PROMPT`'s scale, and read, before the rule was written: 0.92 [0.87, 0.95] are of the same kind, Cohen's kappa is
-0.84 [0.76, 0.91], the AUC 0.97. Nothing was fitted to them. How LiReFs' own scores agree with either is not known.
+by `PROMPT`'s scale, from the question and its first options: 0.92 [0.87, 0.95] are of the same kind, Cohen's kappa is
+0.84 [0.76, 0.91], the AUC 0.97. Nothing was fitted to them, but the same model wrote the rule after reading them; how
+LiReFs' own scores agree with either is not known.
 """
 
 import re
