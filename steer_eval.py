@@ -113,7 +113,7 @@ def sweep(generator: Generator, control: str, problems: list[Problem]) -> None:
     # Weight 0 is the same in every layer.
     for layer, weight in dict.fromkeys((at if by else None, by) for at, by in product(places, weights)):
         about = {"control": name, "method": control, "weight": weight, "layer": layer} | together
-        about |= {"operation": method.operation, "sites": method.sites, "scale": args.scale}
+        about |= {"direction": args.direction or control} | interventions.settings(method, len(vectors), args)
         print(f"{name}: weight {weight:g}" + (f", {place(about | {'adds_to': 'layers'})}" if weight else ""))
         at = places[layer] if weight else ()
         if weight and not vectors[list(at)].any():

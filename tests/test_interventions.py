@@ -1,3 +1,4 @@
+import json
 from argparse import ArgumentParser
 
 import pytest
@@ -103,3 +104,17 @@ def test_a_file_without_norms_cannot_be_scaled_by_them(tmp_path):
     store.write_safetensors(path, {"direction": DIRECTION}, {})
     with pytest.raises(InputError, match=r"imported\.safetensors holds no tensor `overall_norm`"):
         interventions.read_vectors(path, ATTN, flags("--scale", "overall"))
+
+
+def test_a_run_says_how_to_apply_the_direction_so_again(file):
+    plain = interventions.settings(ATTN, 3, flags())
+    assert plain["control_seed"] is None and plain["from_layer"] == "own"
+    said = ["--operation", "amplify", "--site", "block_in", "mlp_out", "--tokens", "response", "--from_layer", "1"]
+    said += ["--scale", "unit", "--control_direction", "random", "--control_seed", "0"]
+    for args in (flags(), flags(*said)):
+        method = interventions.chosen(ATTN, args)
+        again = interventions.flags_of(json.loads(json.dumps(interventions.settings(method, 3, args))))
+        restored = interventions.chosen(ATTN, again)
+        assert (restored.operation, restored.sites, restored.where) == (method.operation, method.sites, method.where)
+        same = interventions.read_vectors(file, restored, again)
+        assert torch.equal(same, interventions.read_vectors(file, method, args))

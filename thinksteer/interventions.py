@@ -1,8 +1,10 @@
 """How a direction is applied: as in its method's paper, or as the flags say."""
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -69,6 +71,33 @@ def named(name: str, args: Namespace) -> str:
     said += [args.scale if args.scale != "raw" else None]
     said += [f"random{args.control_seed}" if args.control_direction else None]
     return ".".join([name, *filter(None, said)])
+
+
+def settings(method: Method, num_layers: int, args: Namespace) -> dict[str, Any]:
+    """How the chosen method is applied to a model with so many layers, for the run manifest."""
+    source = method.vector_of(num_layers)
+    return {
+        "operation": method.operation,
+        "sites": method.sites,
+        "tokens": args.tokens,
+        "from_layer": "own" if source is None else source,
+        "scale": args.scale,
+        "control_seed": args.control_seed if args.control_direction else None,
+    }
+
+
+def flags_of(settings: Mapping[str, Any]) -> Namespace:
+    """The flags that have a method applied as `settings` says."""
+    seed = settings["control_seed"]
+    return Namespace(
+        operation=settings["operation"],
+        site=list(settings["sites"]),
+        tokens=settings["tokens"],
+        from_layer=settings["from_layer"],
+        scale=settings["scale"],
+        control_direction=None if seed is None else "random",
+        control_seed=seed or 0,
+    )
 
 
 def read_vectors(file: Path, method: Method, args: Namespace) -> Tensor:
