@@ -186,7 +186,9 @@ def folder(tmp_path, monkeypatch):
 
 def test_the_engine_for_transformers_loads_such_a_model_with_its_code_and_recurrences(folder):
     ref, requests = models.ModelRef("small", str(folder), TEMPLATES["plain"]), make_requests(4, longest=3)
-    with pytest.raises(InputError, match="trust_remote_code"):
+    with pytest.raises(
+        InputError, match=r"^\S+small comes with Python code.* read it there, then add --trust_remote_code$"
+    ):
         engine_class("hf").load(ref, Loading())
     found = {}
     parser = cli.parser("")

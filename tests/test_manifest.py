@@ -108,6 +108,19 @@ def test_an_interrupted_run_that_wrote_nothing_binds_nobody(tmp_path):
     assert make(output, {"other": 1})
 
 
+def test_an_empty_file_that_a_failed_run_left_binds_nobody_but_one_being_written_does(tmp_path):
+    output = tmp_path / "a.jsonl"
+    with pytest.raises(InputError), run(output, SETTINGS, [], overwrite=False), RecordLog(output):
+        raise InputError("no such model")
+    assert output.exists() and make(output, {"other": 1}) and read(output)["settings"] == {"other": 1}
+    with run(tmp_path / "b.jsonl", SETTINGS, [], overwrite=False), RecordLog(tmp_path / "b.jsonl"):
+        with pytest.raises(InputError, match="another process"):
+            make(tmp_path / "b.jsonl", {"other": 1})
+        assert read(tmp_path / "b.jsonl")["settings"] == read(tmp_path / "b.jsonl")["settings"] | {"seed": 7}
+    with pytest.raises(InputError, match="was made otherwise"):  # finished, and rightly empty
+        make(tmp_path / "b.jsonl", {"other": 1})
+
+
 def test_what_an_interrupted_run_left_of_a_folder_is_made_again(tmp_path):
     output = tmp_path / "model"
     with pytest.raises(KeyboardInterrupt), run(output, SETTINGS, [], overwrite=False):

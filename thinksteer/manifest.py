@@ -55,7 +55,7 @@ def run(output: Path, settings: Mapping[str, Any], inputs: Sequence[Path], overw
     settings = json.loads(json.dumps(settings, default=os.fspath, allow_nan=False))
     hashes = _hash_inputs(inputs, _root(output))
     manifest = manifest_path(output)
-    if overwrite:
+    if overwrite or _failed_at_once(output, manifest):
         _remove(output, manifest)
     facts = _facts(settings, hashes)
     if output.exists():  # else a manifest alone protects nothing
@@ -112,6 +112,12 @@ def _changes(prefix: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> lis
     names = [*old, *(name for name in new if name not in old)]
     pairs = [(name, show(old, name), show(new, name)) for name in names]
     return [f"{prefix}{name}: {before} -> {after}" for name, before, after in pairs if before != after]
+
+
+def _failed_at_once(output: Path, manifest: Path) -> bool:
+    """Whether a run made the file and stopped, as where its model cannot be loaded: nothing in it is to be guarded."""
+    empty = output.is_file() and not output.stat().st_size
+    return empty and manifest.exists() and read_json(manifest)["finished"] is None
 
 
 def _remove(output: Path, manifest: Path) -> None:

@@ -138,10 +138,15 @@ def identity(ref: ModelRef, mean_recurrence: int | None) -> dict[str, Any]:
 def check_code(location: str, trusted: bool) -> None:
     """Before anything is downloaded or run: a known model that needs code of its own is loaded on request alone."""
     if not trusted and any(model.own_code and model.location == location for model in MODELS.values()):
-        raise InputError(
-            f"{location} comes with Python code of its own, which runs on this machine: read it at "
-            f"https://huggingface.co/{location}, then add --trust_remote_code"
-        )
+        raise _code_asked_for(location)
+
+
+def _code_asked_for(location: str) -> InputError:
+    place = "there" if Path(location).is_dir() else f"at https://huggingface.co/{location}"
+    return InputError(
+        f"{location} comes with Python code of its own, which runs on this machine: read it {place}, then add "
+        "--trust_remote_code"
+    )
 
 
 def load_tokenizer(ref: ModelRef, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -164,6 +169,8 @@ def _load_tokenizer(location: str, trust_remote_code: bool) -> PreTrainedTokeniz
         loader = PreTrainedTokenizerFast if own else AutoTokenizer
         return loader.from_pretrained(location, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
+        if "trust_remote_code" in str(error):
+            raise _code_asked_for(location) from error
         raise InputError(f"the tokenizer of {location} cannot be loaded: {error}") from error
 
 
@@ -196,6 +203,8 @@ def load_model(
             ref.location, dtype=chosen, device_map="auto" if shard else None, trust_remote_code=trust_remote_code
         )
     except (OSError, ValueError) as error:
+        if "trust_remote_code" in str(error):
+            raise _code_asked_for(ref.location) from error
         raise InputError(f"{ref.location} cannot be loaded: {error}") from error
     if is_recurrent(model):
         seed_initial_states(model)
