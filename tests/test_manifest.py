@@ -179,7 +179,13 @@ def test_missing_and_unfinished_inputs_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "place", ["annotations/keywords/responses/m/d.json", "layers/m/d.c.json", "behaviours/m/d.json"]
+    "place",
+    [
+        "annotations/keywords/responses/m/d.json",
+        "confidence/responses/m/d.json",
+        "layers/m/d.c.json",
+        "behaviours/m/d.json",
+    ],
 )
 def test_inputs_are_named_from_the_root_of_the_artifacts(tmp_path, place):
     source = tmp_path / "responses" / "m" / "d.json"

@@ -39,6 +39,10 @@ def test_every_artifact_has_the_place_that_the_layout_gives_it():
             "evaluations/Qwen--Qwen3-8B/gsm8k/default.0-of-2.jsonl"
         ),
         store.metrics_path(ROOT, model, dataset, ""): "evaluations/Qwen--Qwen3-8B/gsm8k/metrics.json",
+        store.confidence_path(ROOT, store.responses_path(ROOT, "m", "d")): "confidence/responses/m/d.jsonl",
+        store.confidence_path(ROOT, ROOT / "steering/m/d/c/0.4.jsonl", unsteered=True): (
+            "confidence/steering/m/d/c/0.4.unsteered.jsonl"
+        ),
         store.reports_path(ROOT): "reports",
         store.figure_path(store.heads_path(ROOT, model, control)): "heads/Qwen--Qwen3-8B/thinking_length_attn.png",
     }

@@ -22,7 +22,8 @@ from thinksteer.journal import record_files
 from thinksteer.records import InputError
 
 FOLDERS = ("responses", "directions", "steering", "heads", "models", "evaluations", "reports")
-FOLDERS += ("annotations", "states", "layers", "levels", "behaviours", "questions", "lm_eval")
+FOLDERS += ("annotations", "states", "layers", "levels", "behaviours", "questions", "lm_eval", "confidence")
+MIRRORS = ("annotations", "confidence")  # of the layout below them
 PACKAGES = ("torch", "transformers", "numpy", "safetensors", "tokenizers", "vllm")
 SOURCE = Path(__file__).resolve().parent.parent
 
@@ -149,10 +150,10 @@ def _hash_inputs(inputs: Sequence[Path], root: Path) -> dict[str, str]:
 
 def _root(output: Path) -> Path:
     """The artifacts root above an output: the parent of the nearest folder of the artifact layout, but of the outer
-    one in annotations, which mirror the layout below them."""
+    one in those that mirror the layout below them."""
     place = output.resolve()
     found = [above for above in (place, *place.parents) if above.name in FOLDERS]
-    mirror = next((above for above in found if above.name == "annotations"), None)
+    mirror = next((above for above in found if above.name in MIRRORS), None)
     return (mirror or (found[0] if found else place)).parent
 
 

@@ -34,6 +34,8 @@ __all__ = [
     "behaviours_path",
     "checkpoint_tensors",
     "classes_path",
+    "confidence_path",
+    "contrast_path",
     "cosines_path",
     "direction_path",
     "evaluation_path",
@@ -108,6 +110,11 @@ def direction_path(root: Path, model: str, control: str) -> Path:
     return root / "directions" / slug(model) / f"{slug(control)}.safetensors"
 
 
+def contrast_path(root: Path, model: str, name: str) -> Path:
+    """How well a control vector tells the two sides of pairs apart."""
+    return root / "directions" / slug(model) / f"{slug(name)}.contrast.json"
+
+
 def classes_path(root: Path, model: str, dataset: str, control: str) -> Path:
     return root / "responses" / slug(model) / f"{slug(dataset)}.{slug(control)}.classes.json"
 
@@ -139,9 +146,14 @@ def cosines_path(root: Path, model: str) -> Path:
 
 def annotations_path(root: Path, records: Path, annotator: str) -> Path:
     """`<root>/<rel>.jsonl` -> `<root>/annotations/<annotator>/<rel>.jsonl`. InputError if `records` is not under it."""
-    if not records.resolve().is_relative_to(root.resolve()):
-        raise InputError(f"{records} is not under --artifacts {root}: annotations mirror the files there")
-    return root / "annotations" / slug(annotator) / records.resolve().relative_to(root.resolve())
+    return root / "annotations" / slug(annotator) / _below(root, records)
+
+
+def confidence_path(root: Path, records: Path, unsteered: bool = False) -> Path:
+    """`<root>/<rel>.jsonl` -> `<root>/confidence/<rel>.jsonl`, or `<rel>.unsteered.jsonl`: of steered responses, what
+    the model makes of them without. InputError if `records` is not under it."""
+    path = root / "confidence" / _below(root, records)
+    return path.with_name(f"{path.stem}.unsteered.jsonl") if unsteered else path
 
 
 def agreement_path(root: Path, first: str, second: str, model: str, dataset: str) -> Path:
@@ -249,6 +261,12 @@ def figure_path(artifact: Path) -> Path:
 
 def _steering_folder(root: Path, model: str, dataset: str, control: str) -> Path:
     return root / "steering" / slug(model) / slug(dataset) / slug(control)
+
+
+def _below(root: Path, records: Path) -> Path:
+    if not records.resolve().is_relative_to(root.resolve()):
+        raise InputError(f"{records} is not under --artifacts {root}: what is made of it mirrors the files there")
+    return records.resolve().relative_to(root.resolve())
 
 
 def _instruction_name(instruction: str) -> str:
