@@ -1,11 +1,17 @@
 """The methods: each one module that says which tokens it compares, where they are read, and where its edit acts."""
 
-from thinksteer.methods import behaviours, reasoning_memory, seal, thinkedit
+from thinksteer.methods import behaviours, control_vectors, reasoning_memory, seal, thinkedit
 from thinksteer.methods.method import Method
 
 METHODS = {
     method.name: method
-    for method in (*thinkedit.METHODS, *seal.METHODS, *behaviours.METHODS, *reasoning_memory.METHODS)
+    for method in (
+        *thinkedit.METHODS,
+        *seal.METHODS,
+        *behaviours.METHODS,
+        *reasoning_memory.METHODS,
+        *control_vectors.METHODS,
+    )
 }
 PENALTIES = {penalty.name: penalty for penalty in (*seal.PENALTIES,)}
 
