@@ -1,10 +1,14 @@
 """A steering vector of others as a direction here: GGUF (repeng, llama.cpp, EasySteer), SEAL's .pt, lm-eval's steered.
 
+Several are added up, times --coefficients; directions of ours, too.
+
     python -m scripts.import_vector seal_merged_vector.gguf --model deepseek-qwen-1.5b --name seal
     python -m scripts.import_vector execution.gguf reflection.gguf transition.gguf --coefficients 1 -1 -1 \\
         --model deepseek-qwen-1.5b --name seal
     python -m scripts.import_vector layer_20_transition_reflection_steervec.pt --model deepseek-qwen-1.5b --name seal
     python -m scripts.import_vector vector.pt --layer 20 --layer_numbering hidden_states --name mine
+    python -m scripts.import_vector artifacts/directions/tiny-reasoner/effort.safetensors other.gguf \\
+        --coefficients 1 -0.5 --name mixed --method control_vector
 
 Reads   the files; the model's config.json, where it is within reach, for the shape
 Writes  directions/<model>/<name>.safetensors, whose row l is added to the output of block l, counted from 0
@@ -25,7 +29,7 @@ from thinksteer.records import InputError
 
 def parse_args() -> argparse.Namespace:
     parser = cli.parser(__doc__)
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help=".gguf or .pt")
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help=".gguf, .pt or .safetensors")
     cli.add_model(parser)
     parser.add_argument("--name", required=True, help="of the direction")
     parser.add_argument("--method", help="the control that it stands for (default: --name)")

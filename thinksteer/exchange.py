@@ -16,6 +16,7 @@
   otherwise there is no way. `bias` goes with "clamp" only: the origin that it measures from. `head_index` asks for
   activations `[B, T, heads, D]`, which none of our models' modules put out, and "clamp" fails with it in any case.
   All is computed in the model's dtype. Releases 0.4.8 to 0.4.9.1 use the last vector of the file at all its modules.
+- Our own directions, where they were read from block outputs: each row that is not zero.
 """
 
 import io
@@ -31,7 +32,7 @@ import torch
 from torch import Tensor
 
 from thinksteer.records import Edit, InputError
-from thinksteer.store import atomic, load_torch
+from thinksteer.store import atomic, load_torch, read_direction, read_safetensors
 
 Numbering = Literal["block", "hidden_states"]
 NUMBERINGS: tuple[Numbering, ...] = ("block", "hidden_states")
@@ -68,11 +69,14 @@ def read(path: Path, layer: int | None = None) -> Vectors:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}): give a .gguf or .pt file") from None
-    is_gguf, seal = data[:4] == b"GGUF", re.fullmatch(SEAL_NAME.format(r"(\d+)"), path.name)
-    value = None if is_gguf else load_torch(data, str(path))
+        raise InputError(f"{path} cannot be read ({error.strerror}): give a .gguf, .pt or .safetensors file") from None
+    is_gguf, is_ours = data[:4] == b"GGUF", data[8:9] == b"{"  # where the header of safetensors begins
+    seal = re.fullmatch(SEAL_NAME.format(r"(\d+)"), path.name)
+    value = None if is_gguf or is_ours else load_torch(data, str(path))
     if is_gguf:
         rows, origin = _gguf_rows(path), "GGUF control vector"
+    elif is_ours:
+        rows, origin = _own_rows(path), "direction"
     elif isinstance(value, dict):
         rows, origin = _lm_eval_rows(value, path), "of lm-eval's steered model"
     elif seal:
@@ -129,6 +133,13 @@ def _gguf_rows(path: Path) -> dict[int, Tensor]:
             raise InputError(f"{path} holds two vectors for block {index}: keep one")
         rows[index] = _checked(torch.from_numpy(np.array(tensor.data, dtype=np.float32)), f"{path}: {tensor.name}")
     return rows
+
+
+def _own_rows(path: Path) -> dict[int, Tensor]:
+    direction, site = read_direction(path), read_safetensors(path)[1].get("read_site")
+    if site != "block_out":
+        raise InputError(f"{path} was read at {site}, not where blocks put out: its vectors are not added there")
+    return {index: row.float() for index, row in enumerate(direction) if row.any()}
 
 
 def _lm_eval_rows(value: dict[Any, Any], path: Path) -> dict[int, Tensor]:
