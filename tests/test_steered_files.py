@@ -62,7 +62,11 @@ def test_a_file_of_another_name_is_refused_and_one_that_is_not_finished_left_out
     path = make("a", 1.0)
     manifest = store.manifest_path(path)
     store.write_json(manifest, store.read_json(manifest) | {"finished": None})
+    begun = store.manifest_path(make("b", 1.0))
+    store.write_json(begun, store.read_json(begun) | {"finished": None})
     assert found(tmp_path, None) == [("a", None, 0.0)]
+    with pytest.raises(InputError, match="no steering named b, but a: "):
+        find_settings(tmp_path, "m", "d", ["b"])
     path = make("a", 2.0)
     store.manifest_path(path).rename(store.manifest_path(path.with_name("notes.jsonl")))
     path.rename(path.with_name("notes.jsonl"))

@@ -21,13 +21,13 @@ class SteeredFile(Setting):
 def find_settings(
     root: Path, model: str, dataset: str, controls: Sequence[str] | None, labels: Collection[str] | None = None
 ) -> list[SteeredFile]:
-    """The finished settings of these controls (None: of all there are) and their random controls.
+    """The finished settings of these controls (None: of all that have any) and their random controls.
 
     With `labels` only controls count whose name, up to its first dot, is one of them. InputError: a control has none,
     or not weight 0, or its files differ in their token budget, with which what is compared varies.
     """
     above = root / "steering" / store.slug(model) / store.slug(dataset)
-    folders = [folder.name for folder in sorted(above.glob("*")) if any(folder.glob("*.jsonl"))]
+    folders = [folder.name for folder in sorted(above.glob("*")) if store.finished_records(folder)]
     known = [name for name in folders if steered_beside(name) is None]
     if labels is not None:
         known = [name for name in known if name.partition(".")[0] in labels]
