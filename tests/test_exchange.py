@@ -129,6 +129,21 @@ def test_seal_and_lm_eval_files_come_back_as_they_went_out(tmp_path):
     assert same(read(tmp_path / "v.pt").rows, {0: 0.5 * ROW, 2: -0.5 * ROW})
 
 
+def test_a_direction_of_ours_is_its_rows_that_are_not_zero_if_block_outputs_were_read(tmp_path):
+    path, direction = tmp_path / "v.safetensors", DIRECTION * torch.tensor([0, 0, 1, 1, 0, 1])[:, None]
+    store.write_safetensors(path, {"direction": direction, "overall_norm": ROW}, {"read_site": "block_out"})
+    assert same(read(path).rows, {index: DIRECTION[index] for index in (2, 3, 5)})
+    with pytest.raises(InputError, match=r"says itself that it is for block\(s\) 2, 3, 5: leave out --layer"):
+        read(path, layer=1)
+    for about, site in (({"read_site": "mid"}, "mid"), ({}, "None")):
+        store.write_safetensors(path, {"direction": direction}, about)
+        with pytest.raises(InputError, match=rf"v\.safetensors was read at {site}, not where blocks put out"):
+            read(path)
+    store.write_safetensors(path, {"direction": 0 * direction}, {"read_site": "block_out"})
+    with pytest.raises(InputError, match="holds no vector"):
+        read(path)
+
+
 def test_the_same_vectors_give_the_same_bytes_whatever_the_file_is_called(tmp_path):
     for name in ("a.pt", "b.pt"):
         write_lm_eval(tmp_path / name, [Edit("block_out", DIRECTION, tuple(ROWS), 1.0)])

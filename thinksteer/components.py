@@ -53,11 +53,12 @@ def component(differences: Tensor, kind: str, log_probs: Tensor | None = None) -
     if kind in WEIGHTED:
         assert log_probs is not None
         weights = log_probs.double().softmax(dim=0)
+    rounding = 1e-24 * differences.square().sum(dim=(0, 2))  # what centring may leave of what is all alike
     if CENTRED.get(kind):
         differences = differences - torch.einsum("n,nld->ld", weights, differences)
     rows = (differences * weights.sqrt()[:, None, None]).transpose(0, 1)  # [L, N, D]
     total = rows.square().sum(dim=(1, 2))
-    if not (total > 0).all():
+    if not (total > rounding).all():
         raise InputError(f"{kind}: in some layer all pairs differ alike, or not at all: give others, or another vector")
     if kind == "mean":
         vectors = unit(differences.mean(dim=0))

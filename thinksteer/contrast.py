@@ -126,7 +126,7 @@ def own_suffixes(records: Sequence[Record], reader: Reader) -> list[Suffix]:
         prompt = len(ids) - len(record.token_ids)
         if record.status == "no_think":
             inside = range(prompt, len(ids) - 1)  # without the end of text
-        inside = inside[:OWN_TOKENS]
+        inside = range(max(inside.start, prompt), inside.stop)[:OWN_TOKENS]
         if reader.decode(ids[inside.start : inside.stop]).strip():
             found.append(Suffix(ids[prompt : inside.stop], inside.start - prompt + 1))
     if not found:
