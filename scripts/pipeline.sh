@@ -32,7 +32,7 @@ weights=(-0.8 -0.4 -0.2 -0.1 0 0.1 0.2 0.4 0.8 1.6)
 python find_short_heads.py "${here[@]}"
 
 # Number of heads and strength of the edit are chosen on other questions (--data_seed 1) than they are tested on.
-chosen=(--n_heads 5 --intervention_weight 3)
+chosen=(--n_heads 5 --intervention_weight 2)
 if [ "$1" = full ]; then
     selection=$root/selection
     mkdir -p "$selection"
