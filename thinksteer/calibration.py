@@ -14,6 +14,7 @@ from thinksteer.intervals import RESAMPLES, SEED, Estimate, Floats, estimates, m
 from thinksteer.trajectories import Trajectory
 
 SHARES = tuple(tenth / 10 for tenth in range(11))
+PLACES = 20
 BINS, DRAWS = 10, 500
 
 Statistic = Callable[[Floats, Floats], Floats]
@@ -73,6 +74,13 @@ def counts(trajectories: Sequence[Trajectory]) -> dict[str, int]:
     }
 
 
+def exits(trajectories: Sequence[Trajectory]) -> tuple[list[Exit], list[Exit]]:
+    """By share, and by tokens at places spread evenly up to the end of the longest chain."""
+    last = max(one.at[-1] for one in trajectories)
+    places = sorted({last * step // PLACES for step in range(PLACES + 1)})
+    return exits_by_share(trajectories), exits_by_tokens(trajectories, places)
+
+
 def exits_by_share(trajectories: Sequence[Trajectory]) -> list[Exit]:
     """Stopped when so much of a chain is done, from its first place (0) to its last (1)."""
     ends = [(one.at[0], one.at[-1] - one.at[0]) for one in trajectories]
@@ -89,7 +97,7 @@ def _exit(trajectories: Sequence[Trajectory], place: float, tokens: Sequence[flo
     stops = [max(0, np.searchsorted(one.at, limit + 1e-9) - 1) for one, limit in zip(trajectories, tokens, strict=True)]
     pairs = list(zip(trajectories, stops, strict=True))
     right = [(one.id, float(one.right[stop])) for one, stop in pairs if one.graded]
-    probability = mean([one.id for one, _ in pairs], [one.probability[stop] for one, stop in pairs], (0, 1))
+    probability = mean([one.id for one, _ in pairs], [one.probability[stop] for one, stop in pairs], None)
     assert probability is not None
     accuracy = mean([id for id, _ in right], [value for _, value in right], (0, 1))
     return Exit(place, float(np.mean([one.at[stop] for one, stop in pairs])), accuracy, probability)
@@ -104,52 +112,68 @@ def reliability(trajectories: Sequence[Trajectory]) -> Reliability | None:
     confidence = np.array([one.confidence[-1] for one in graded])
     right = np.array([float(one.right[-1]) for one in graded])
     members = np.minimum((confidence * BINS).astype(int), BINS - 1)[:, None] == np.arange(BINS)  # [N, BINS]
-    accuracies, means = (estimates(ids, values, members, (0, 1)) for values in (right, confidence))
-    pairs = zip(means, accuracies, strict=True)
+    # Of shares alone the intervals are those of counts.
+    pairs = zip(estimates(ids, confidence, members, None), estimates(ids, right, members, (0, 1)), strict=True)
     drawn = np.random.default_rng(SEED).random((DRAWS, len(ids))) < confidence
     gaps = np.abs((drawn - confidence) @ members).sum(axis=1) / len(ids)  # [DRAWS]
-    everything = [mean(ids, values.tolist(), (0, 1)) for values in (confidence, right, (confidence - right) ** 2)]
-    sure, accuracy, brier = (one for one in everything if one is not None)
+    accuracy = mean(ids, right.tolist(), (0, 1))
+    sure, brier = (mean(ids, values.tolist(), None) for values in (confidence, (confidence - right) ** 2))
+    assert accuracy and sure and brier
     error = _resampled(ids, (confidence - right)[:, None] * members, _absolute)
     bins = tuple(Bin(one.value, share) for one, share in pairs if one is not None and share is not None)
     return Reliability(sure, accuracy, error, float(gaps.mean()), brier, bins)
 
 
 @dataclass(frozen=True)
+class Change:
+    """The mean of a measure over chains, and by how much it differs from weight 0 on the pairs of chains that have it
+    in both. None: there are none."""
+
+    value: Estimate | None
+    change: Estimate | None
+
+
+@dataclass(frozen=True)
 class Strength:
-    """All chains steered with one weight. `score`: of `Trajectory.score`; `change`: from weight 0, on the pairs of
-    chains that have one in both; `probability` of the followed choice, and `accuracy`, in the end; `tokens` before the
-    last place. None: no chain counts."""
+    """All chains steered with one weight. `score`: see `Trajectory`; in the end: `probability` of the followed choice,
+    `confidence` in the likeliest, `accuracy` (None: no chain is graded); `tokens` before the last place."""
 
     weight: float
     counts: dict[str, int]
-    score: Estimate | None
-    change: Estimate | None
-    probability: Estimate | None
-    accuracy: Estimate | None
-    tokens: Estimate | None
+    score: Change
+    probability: Change
+    confidence: Change
+    accuracy: Change
+    tokens: Change
+
+
+MEASURES: dict[str, Callable[[Trajectory], float | None]] = {
+    "score": lambda one: one.score,
+    "probability": lambda one: one.probability[-1],
+    "confidence": lambda one: one.confidence[-1],
+    "accuracy": lambda one: float(one.right[-1]) if one.graded else None,
+    "tokens": lambda one: one.at[-1],
+}
 
 
 def strength(weight: float, trajectories: Sequence[Trajectory], plain: Sequence[Trajectory]) -> Strength:
     """`plain`: the chains of weight 0."""
-    kept, before, after = used(trajectories), scores(plain), scores(trajectories)
-    ids, graded = [one.id for one in kept], [one for one in kept if one.graded]
-    pairs = [key for key in after if key in before]
-    return Strength(
-        weight,
-        counts(trajectories),
-        mean([id for id, _ in after], list(after.values()), None),
-        mean([key[0] for key in pairs], [after[key] - before[key] for key in pairs], None),
-        mean(ids, [one.probability[-1] for one in kept], (0, 1)),
-        mean([one.id for one in graded], [float(one.right[-1]) for one in graded], (0, 1)),
-        mean(ids, [one.at[-1] for one in kept], None),
-    )
+    changes = {}
+    for name in MEASURES:
+        before, after = values_of(plain, name), values_of(trajectories, name)
+        pairs = [key for key in after if key in before]
+        share = name == "accuracy"
+        changes[name] = Change(
+            mean([id for id, _ in after], list(after.values()), (0, 1) if share else None),
+            mean([id for id, _ in pairs], [after[key] - before[key] for key in pairs], (-1, 1) if share else None),
+        )
+    return Strength(weight, counts(trajectories), **changes)
 
 
-def scores(trajectories: Sequence[Trajectory]) -> dict[tuple[str, int], float]:
-    """The score by (id, sample) of each chain that is not flagged and has one."""
-    pairs = [((one.id, one.sample), one.score) for one in used(trajectories)]
-    return {key: score for key, score in pairs if score is not None}
+def values_of(trajectories: Sequence[Trajectory], measure: str) -> dict[tuple[str, int], float]:
+    """One of `MEASURES` by (id, sample) of each chain that is not flagged and has it."""
+    found = {(one.id, one.sample): MEASURES[measure](one) for one in used(trajectories)}
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def correlations(by_weight: Mapping[float, Sequence[Trajectory]], within: float | None) -> dict[str, Estimate] | None:
@@ -159,7 +183,7 @@ def correlations(by_weight: Mapping[float, Sequence[Trajectory]], within: float 
         (id, weight, score)
         for weight, trajectories in by_weight.items()
         if within is None or abs(weight) <= within
-        for (id, _), score in scores(trajectories).items()
+        for (id, _), score in values_of(trajectories, "score").items()
     ]
     ids, weights, values = zip(*found, strict=True) if found else ((), (), ())
     if len(set(weights)) < 2 or len(set(values)) < 2:

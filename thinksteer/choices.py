@@ -33,7 +33,7 @@ class Choices:
         """How these are written after `suffix`; `encode` gives a text's tokens. InputError: one begins another."""
         ways = [written(name, suffix, encode) for name in names]
         pairs = [(way, owner) for owner, of_one in enumerate(ways) for way in of_one]
-        first: dict[Tokens, int] = {way: owner for way, owner in pairs}
+        first: dict[Tokens, int] = dict(reversed(pairs))
         for way, owner in pairs:
             begins = (first.get(way[:length], owner) for length in range(1, len(way) + 1))
             if (other := next((one for one in begins if one != owner), owner)) != owner:

@@ -12,6 +12,11 @@ from thinksteer.intervals import Estimate, mean
 from thinksteer.trajectories import Trajectory
 
 SINGLE, POINTS = 4, 60  # chains drawn one by one, places of the mean
+MEASURED = {
+    "score": "smoothed score\n(nats)",
+    "probability": "final probability\nof the answer",
+    "confidence": "final confidence\nin the likeliest",
+}
 WORDS = {"log_odds": "log-odds (nats)", "probability": "probability"}
 
 
@@ -83,7 +88,7 @@ def reliability_figure(found: Reliability, path: Path) -> None:
             [x], [100 * one.accuracy.value], "o", color=colour, markersize=4 + 16 * (one.accuracy.n / total) ** 0.5
         )
         panel.annotate(str(one.accuracy.n), (x, 100 * one.accuracy.value), xytext=(9, -11), textcoords="offset points")
-    panel.set(xlabel="confidence in the final answer (%)", ylabel="right (%)", xlim=(-2, 104), ylim=(-2, 104))
+    panel.set(xlabel="confidence in the final answer (%)", ylabel="right (%)", xlim=(-3, 108), ylim=(-4, 104))
     error = found.error
     panel.set_title(
         f"error {error.value:.3f} ({found.error_if_calibrated:.3f} if calibrated), n = {total}", fontsize=10
@@ -93,15 +98,19 @@ def reliability_figure(found: Reliability, path: Path) -> None:
 
 
 def strength_figure(lines: Mapping[str, Sequence[Strength]], random: Sequence[str], path: Path) -> None:
-    """Mean score of the chains against the steering weight, a line per control; those named in `random` are grey."""
-    figure, (panel,) = frame(1, 7, 4)
-    for index, (name, points) in enumerate(lines.items()):
-        drawn = [(one.weight, one.score) for one in points if one.score is not None]
-        style = Style(GREY, "--", "s", name) if name in random else series(index, name)
-        weights = [weight for weight, _ in drawn]
-        _band(panel, weights, [one for _, one in drawn], style)
-        panel.plot(weights, [one.value for _, one in drawn], style.marker, color=style.colour, markersize=5)
-    panel.axvline(0, color="#888888", linewidth=0.8)
-    panel.set(xlabel="weight of the direction (0: not steered)", ylabel="smoothed score (nats)")
-    legend(figure, panel)
+    """Mean score, final probability and final confidence against the steering weight, a line per control; those named
+    in `random` are grey."""
+    figure, panels = frame(len(MEASURED), 7, 7.5, stacked=True)
+    for (key, label), panel in zip(MEASURED.items(), panels, strict=True):
+        for index, (name, points) in enumerate(lines.items()):
+            found = [(one.weight, getattr(one, key).value) for one in points]
+            drawn = [(weight, value) for weight, value in found if value is not None]
+            style = Style(GREY, "--", "s", name) if name in random else series(index, name)
+            weights = [weight for weight, _ in drawn]
+            _band(panel, weights, [one for _, one in drawn], style)
+            panel.plot(weights, [one.value for _, one in drawn], style.marker, color=style.colour, markersize=5)
+        panel.axvline(0, color="#888888", linewidth=0.8)
+        panel.set_ylabel(label)
+    panels[-1].set_xlabel("weight of the direction (0: not steered)")
+    legend(figure, panels[-1])
     save(figure, path)

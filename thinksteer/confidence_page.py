@@ -6,7 +6,11 @@ The text is a model's: every character of it is escaped, and the page's own poli
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
+from thinksteer.annotation import token_spans
+from thinksteer.records import Record
+from thinksteer.thinking import Reader
 from thinksteer.trajectories import Trajectory
 
 STEPS = 10  # colours between probability 0 and 1, besides that of 1/2
@@ -36,6 +40,12 @@ class Told:
     chain: Trajectory
     question: str
     tokens: tuple[str, ...]
+
+
+def token_texts(record: Record, reader: Reader) -> tuple[str, ...]:
+    """The text of each token of a response; a character that several tokens make together is the last one's."""
+    starts = [start for start, _ in token_spans(record, reader)]
+    return tuple(record.response[start:end] for start, end in pairwise([*starts, len(record.response)]))
 
 
 def page(title: str, notes: Sequence[str], told: Sequence[Told]) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from thinksteer import store
-from thinksteer.calibration import Exit, Reliability, Strength, strength
+from thinksteer.calibration import MEASURES, Change, Exit, Reliability, Strength, strength
 from thinksteer.intervals import Estimate
 from thinksteer.steered import Setting, Sweep
 from thinksteer.sweep import steered_beside
@@ -28,7 +28,7 @@ def read_settings(folder: Path, alike: Mapping[str, Any]) -> list[Measured]:
         if folder.name in (beside.name, steered_beside(beside.name)):
             for file in store.finished_records(beside):
                 settings = store.run_settings(file)
-                if settings["steering"] and alike.items() <= settings.items():
+                if settings["steering"] and all(settings[name] == value for name, value in alike.items()):
                     found.append(Measured(**settings["steering"], chains=read_trajectories(file)))
     return found
 
@@ -81,11 +81,11 @@ def described(exits: Sequence[Exit], found: Reliability) -> str:
 
 
 def described_sweep(points: Sequence[Strength], correlations: Mapping[str, Estimate] | None) -> str:
-    lines = [
-        f"  {one.weight:+7.3f}  score {shown(one.score)}, change {shown(one.change)}, probability "
-        f"{shown(one.probability)}, right {shown(one.accuracy)}, {shown(one.tokens, digits=0)} tokens, "
-        f"{one.counts['used']} of {one.counts['chains']} chains"
-        for one in points
-    ]
+    lines = []
+    for one in points:
+        lines.append(f"  weight {one.weight:+g}: {described_counts(one.counts)}")
+        for name in MEASURES:
+            found: Change = getattr(one, name)
+            lines.append(f"    {name} {shown(found.value)}, change {shown(found.change)}")
     said = (f"{name} {shown(value)}" for name, value in (correlations or {}).items())
     return "\n".join([*lines, f"  correlation of score and weight: {', '.join(said) or '–'}"])
