@@ -10,7 +10,9 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 import torch
+from torch import Tensor
 
+from thinksteer.confidence import Chain
 from thinksteer.models import ModelRef
 from thinksteer.records import Edit, InputError, Request, Response, Sampling
 
@@ -63,6 +65,16 @@ class Engine(Protocol):
     def generate(
         self, requests: Iterable[Request], sampling: Sampling, edits: Sequence[Edit] = ()
     ) -> Iterator[Response]: ...
+
+    def probe(
+        self, chains: Iterable[Chain], answers: Sequence[tuple[int, ...]], edits: Sequence[Edit] = ()
+    ) -> Iterator[tuple[Chain, Tensor]]:
+        """Each chain, as it is finished, with the log-probabilities `[forks, answers]` (nats, on the CPU, float32 at
+        least) of each answer, a sequence of tokens, right behind each fork's tail, the model being steered as while
+        generating. They do not depend on what else is asked, or on the engine but for its rounding.
+
+        InputError: there is no answer, an answer without tokens, or steering as `generate` refuses it.
+        """
 
     def close(self) -> None:
         """Frees the memory and the processes that the engine holds."""

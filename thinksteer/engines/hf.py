@@ -16,10 +16,12 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from thinksteer import models
+from thinksteer.confidence import Chain, Tree
 from thinksteer.engines import Loading
 from thinksteer.engines.batch import Batch, Row
 from thinksteer.engines.cache import LayerShape, SlotCache, layer_shapes, slot_attention
 from thinksteer.engines.outcome import Outcome, eos_ids
+from thinksteer.engines.probe import probe
 from thinksteer.engines.recurrent import bytes_per_token, in_step
 from thinksteer.engines.sampling import check
 from thinksteer.models import ModelRef
@@ -99,6 +101,15 @@ class HFEngine:
                 progress.set_postfix(tokens=tokens, refresh=False)
                 progress.update()
                 yield run.response(row)
+
+    def probe(
+        self, chains: Iterable[Chain], answers: Sequence[tuple[int, ...]], edits: Sequence[Edit] = ()
+    ) -> Iterator[tuple[Chain, Tensor]]:
+        """See `Engine.probe`; in the order of the chains. InputError for recurrent-depth models, too."""
+        if is_recurrent(self.model):
+            raise InputError(f"{type(self.model).__name__} is of recurrent depth: its chains cannot be probed yet")
+        marks = self.open_ids, self.close_ids, self.template.opened_in_prompt
+        yield from probe(self.model, list(chains), Tree(answers), edits, marks)
 
     def _in_step(self, run: "Run", rows: list[Row], longest: int, edits: Sequence[Edit]) -> Iterator[Row]:
         together = min(self.max_batch, max(1, self.cache_bytes // (longest * bytes_per_token(self.model))))

@@ -1,0 +1,204 @@
+"""Probing with transformers against plain forward passes, one for each fork and answer, without cache or padding."""
+
+import copy
+import itertools
+import random
+
+import pytest
+import torch
+from conftest import VOCABULARY
+from recurrent_model import make_model as make_recurrent
+from test_engines_hf import CLOSE, OPEN, TEMPLATE, make_tokenizer
+
+from thinksteer.confidence import Chain, Fork
+from thinksteer.engines import pieces
+from thinksteer.engines import probe as probing
+from thinksteer.engines.hf import HFEngine
+from thinksteer.records import Condition, Edit, InputError
+from thinksteer.steering import applied, conditions
+
+ANSWERS = [*itertools.product((10, 11, 12), (20, 21, 10)), (10,), (30, 20), (12, 21, 9), (12, 21, 9, 9)]
+BRANCHES = 7  # none, 10, 11, 12, 30, 12 21, 12 21 9
+VECTORS = torch.randn(3, 32, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+THINKING, RESPONDING = Condition(None, True), Condition(responding=True)
+SOME = Condition(frozenset((5, 10, 21, 40)), True)
+
+
+def make_chains(closing: tuple[int, ...] = (50, CLOSE, 51, 52), plain: tuple[int, ...] = (51, 52)) -> list[Chain]:
+    """Nine of different lengths that open their thinking, some of which close it; prompts hold delimiters, too."""
+    rng, made = random.Random(4), []
+
+    def some(count: int) -> list[int]:
+        return [rng.randrange(5, VOCABULARY) for _ in range(count)]
+
+    for index, (asked, thought, after) in enumerate(itertools.product((1, 7, 16), (0, 9, 30), (5,))):
+        prompt = (*some(asked - 1)[: asked // 2], OPEN, *some(asked)[: asked // 2])
+        ids = (*some(2), OPEN, *some(thought), *([CLOSE] if index % 2 else []), *some(after))
+        ends = [(at, closing if 3 <= at <= 3 + thought else plain) for at in range(0, len(ids) + 1, 4)]
+        made.append(Chain(f"q{index}", index, prompt, ids, tuple(Fork(at, tail) for at, tail in ends)))
+    return made
+
+
+def probed(model, chains, edits=(), answers=ANSWERS):
+    found = dict(HFEngine(model, make_tokenizer(), TEMPLATE).probe(chains, answers, edits))
+    assert list(found) == chains
+    return found
+
+
+def holds(where: Condition, ids: list[int], prompt_length: int) -> list[bool]:
+    held, opened, closed = [], False, False
+    for place, token in enumerate(ids):
+        closed = closed or (opened and token == CLOSE)
+        is_inside = opened and not closed
+        held.append(
+            (where.tokens is None or token in where.tokens)
+            and (is_inside or not where.in_thinking)
+            and (place >= prompt_length - 1 or not where.responding)
+        )
+        opened = opened or (place >= prompt_length and token == OPEN)
+    return held
+
+
+@torch.no_grad()
+def recomputed(model, chain, edits=(), answers=ANSWERS):
+    """`[forks, answers]` from the logits of whole sequences; those of one length are rows of a batch."""
+    found = torch.zeros(len(chain.forks), len(answers), dtype=torch.float64)
+    with applied(model, edits) as masks:
+        for number, fork in enumerate(chain.forks):
+            begun = [*chain.prompt_ids, *chain.token_ids[: fork.at], *fork.tail]
+            for length in set(map(len, answers)):
+                alike = [index for index, answer in enumerate(answers) if len(answer) == length]
+                texts = [[*begun, *answers[index]] for index in alike]
+                for where in conditions(edits):
+                    masks[where] = torch.tensor([holds(where, ids, len(chain.prompt_ids)) for ids in texts])
+                logs = model(torch.tensor(texts), use_cache=False).logits.double().log_softmax(-1)
+                for index, row in zip(alike, logs, strict=True):
+                    found[number, index] = sum(row[len(begun) - 1 + i, token] for i, token in enumerate(answers[index]))
+    return found
+
+
+def same(model, chains, edits=(), answers=ANSWERS):
+    for chain, found in probed(model, chains, edits, answers).items():
+        torch.testing.assert_close(found, recomputed(model, chain, edits, answers), rtol=0, atol=1e-9)
+
+
+def test_forks_equal_one_plain_pass_each(model):
+    """Sliding windows, too: Mistral's is 12 tokens, less than a chain and less than a fork's own."""
+    same(model, make_chains()[::2])
+
+
+@pytest.mark.parametrize("tokens, piece", [(1, 1), (60, 20), (100, 1000), (10_000, 10_000)])
+def test_it_does_not_matter_what_is_read_together(models, tokens, piece, monkeypatch):
+    model, chains = models["mistral"], make_chains()
+    whole = probed(model, chains)
+    monkeypatch.setattr(probing, "PASS_TOKENS", tokens)
+    monkeypatch.setattr(probing, "PIECE_TOKENS", piece)
+    monkeypatch.setattr(probing, "LOGITS", 2 * BRANCHES * VOCABULARY)
+    for chain, found in probed(model, chains).items():
+        torch.testing.assert_close(found, whole[chain], rtol=0, atol=1e-12)
+    for chain in chains[:3]:
+        torch.testing.assert_close(probed(model, [chain])[chain], whole[chain], rtol=0, atol=1e-12)
+
+
+def test_some_layers_may_be_windowed_and_some_not(models):
+    model = copy.deepcopy(models["qwen2"])
+    model.config.sliding_window, model.model.has_sliding_layers = 12, True
+    model.config.layer_types = ["full_attention", "sliding_attention", "full_attention"]
+    for layer, kind in zip(model.model.layers, model.config.layer_types, strict=True):
+        layer.self_attn.sliding_window = 12 if kind == "sliding_attention" else None
+    chains = make_chains()[-1:]
+    (found,) = probed(model, chains).values()
+    (plain,) = probed(models["qwen2"], chains).values()
+    assert (found - plain).abs().max() > 1e-3
+    torch.testing.assert_close(found, recomputed(model, chains[0]), rtol=0, atol=1e-9)
+
+
+def test_forks_without_a_tail_ask_behind_the_chain_itself(qwen):
+    same(qwen, make_chains(plain=()))
+    same(qwen, [Chain("q", 0, (9,), (), (Fork(0, ()),))])
+    chain = make_chains()[4]
+    forks = tuple(Fork(at, ()) for at in range(len(chain.token_ids)))
+    chain = Chain("q", 0, chain.prompt_ids, chain.token_ids, forks)
+    answers = [(token,) for token in chain.token_ids]
+    with torch.no_grad():
+        logs = qwen(torch.tensor([chain.prompt_ids + chain.token_ids])).logits[0].log_softmax(-1)
+    (found,) = probed(qwen, [chain], answers=answers).values()
+    truth = [logs[len(chain.prompt_ids) - 1 + at, token] for at, token in enumerate(chain.token_ids)]
+    torch.testing.assert_close(found.diagonal(), torch.stack(truth), rtol=0, atol=1e-9)
+
+
+def test_forks_come_in_any_order_and_a_chain_may_have_none(qwen):
+    chain = make_chains()[5]
+    turned = Chain("q", 0, chain.prompt_ids, chain.token_ids, chain.forks[::-1])
+    bare = Chain("r", 0, chain.prompt_ids, chain.token_ids, ())
+    first, none, second = probed(qwen, [chain, bare, turned]).values()
+    torch.testing.assert_close(first, second.flip(0), rtol=0, atol=1e-12)
+    assert none.shape == (0, len(ANSWERS))
+    assert [one.shape for one in probed(qwen, [bare]).values()] == [(0, len(ANSWERS))]
+
+
+EDITS = {
+    "everywhere": [("attn_out", 1.5), ("block_in", -0.5)],
+    "in the thinking": [("mlp_out", 2.0, THINKING)],
+    "at tokens": [("block_out", 2.0, SOME)],
+    "while responding": [("attn_out", 2.0, RESPONDING), ("mlp_out", 1.0)],
+    "amplified": [("block_out", -1.0, RESPONDING, "amplify"), ("mlp_out", 1.0, THINKING, "amplify")],
+}
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_steered_forks_equal_one_plain_steered_pass_each(models, name):
+    model, chains = models["qwen3"], make_chains()[::2]
+    edits = [Edit(site, VECTORS, (0, 1, 2), *more) for site, *more in EDITS[name]]
+    same(model, chains, edits)
+    assert (probed(model, chains, edits)[chains[-1]] - probed(model, chains)[chains[-1]]).abs().max() > 1e-2
+
+
+def test_an_answer_may_open_or_close_the_thinking(qwen):
+    edits = [Edit("mlp_out", VECTORS, (0, 1, 2), 2.0, THINKING)]
+    same(qwen, make_chains(closing=(50,))[::2], edits, [(OPEN, 10), (OPEN, 11, CLOSE, 7), (CLOSE, 7), (6, 7, 8)])
+
+
+def test_chains_and_beginnings_are_read_once_and_logits_made_where_they_are_read(qwen):
+    chains, fed, ends = make_chains(), [], []
+    qwen.get_input_embeddings().register_forward_hook(lambda module, inputs, output: fed.append(inputs[0].numel()))
+    head = qwen.get_output_embeddings()
+    head.register_forward_hook(lambda module, inputs, output: ends.append(output[..., 0].numel()))
+    probed(qwen, chains)
+    stems = sum(len(chain.prompt_ids) + chain.forks[-1].at for chain in chains)
+    forks = [fork for chain in chains for fork in chain.forks]
+    assert sum(fed) == stems + sum(len(fork.tail) + BRANCHES - 1 for fork in forks)
+    assert sum(ends) == len(forks) * BRANCHES
+
+
+def test_the_model_is_as_before_also_when_it_ends_early(qwen):
+    def plainly():
+        with torch.no_grad():
+            return qwen(torch.tensor([[1, 2, 3, 4]])).logits
+
+    before, edits = plainly(), [Edit("mlp_out", VECTORS, (0, 1, 2), 2.0)]
+    results = HFEngine(qwen, make_tokenizer(), TEMPLATE).probe(make_chains(), ANSWERS, edits)
+    next(results)
+    assert qwen.config._attn_implementation == pieces.ATTENTION
+    results.close()
+    assert torch.equal(plainly(), before) and qwen.config._attn_implementation == "sdpa"
+
+
+def test_half_precision_is_summed_up_in_float32(qwen):
+    chains = make_chains()[-1:]
+    (exact,) = probed(qwen, chains).values()
+    (found,) = probed(qwen.bfloat16(), chains).values()
+    assert found.dtype == torch.float32 and not torch.equal(found, found.bfloat16().float())
+    torch.testing.assert_close(found.double(), exact, rtol=0.1, atol=0.3)
+
+
+def test_bad_input_is_named(qwen):
+    chains = make_chains()
+    with pytest.raises(InputError, match="nothing to weigh"):
+        probed(qwen, chains, answers=[])
+    with pytest.raises(InputError, match="another model"):
+        probed(qwen, chains, [Edit("mlp_out", VECTORS[:2], (0,), 1.0)])
+    with pytest.raises(InputError, match="not finite"):
+        probed(qwen, chains, [Edit("mlp_out", VECTORS, (0,), 1e308)])
+    with pytest.raises(InputError, match="recurrent depth"):
+        probed(make_recurrent(), chains)

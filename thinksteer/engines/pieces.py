@@ -1,0 +1,126 @@
+"""One row of many pieces: tokens that a model reads in one pass, without padding, and that attend piece by piece."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import PreTrainedModel
+from transformers.modeling_utils import AttentionInterface
+
+from thinksteer.records import InputError
+
+ATTENTION = "by_pieces"
+
+
+@dataclass(eq=False)
+class Piece:
+    """Tokens that attend to each other and, unless they are themselves a stem, to one.
+
+    `ids`, `places`: `[T]`, the tokens and their positions in their texts; `held`: where each condition of the edits
+    holds `[conditions][T]`. `stem`: where the stem lies in the row of stems; `before`: how many tokens of it each token
+    sees `[T]`; `leads`: which of its own piece it sees `[T, T]`, itself among them. In a stem each token sees those up
+    to itself.
+    """
+
+    ids: list[int]
+    places: list[int]
+    held: list[list[bool]]
+    stem: slice | None = None
+    before: Tensor | None = None
+    leads: Tensor | None = None
+    _masks: dict[int | None, Tensor | None] = field(default_factory=dict)
+
+    def mask(self, window: int | None, like: Tensor) -> Tensor | None:
+        """What is added to the scores `[T, stem + T]` of a layer that attends to so many tokens (None: to all). None:
+        each token sees those up to itself."""
+        if window is not None and window > max(self.places):
+            window = None
+        if window not in self._masks:  # once for all layers
+            plain = self.stem is None and window is None
+            self._masks[window] = None if plain else self._mask(window, like)
+        return self._masks[window]
+
+    def _mask(self, window: int | None, like: Tensor) -> Tensor:
+        columns = places = torch.tensor(self.places)
+        if self.stem is None:
+            seen = torch.ones(len(places), len(places), dtype=torch.bool).tril()
+        else:
+            above = torch.arange(self.stem.stop - self.stem.start)
+            seen, columns = torch.cat([above < self.before[:, None], self.leads], dim=1), torch.cat([above, places])
+        if window is not None:
+            seen &= columns > places[:, None] - window
+        return torch.zeros(seen.shape, dtype=like.dtype).masked_fill_(~seen, -torch.inf).to(like.device)
+
+
+class Row:
+    """What a model reads under `attention_by_pieces`: rows of stems, and rows of pieces that see the stems of the last
+    such row, of which the keys and values are kept."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+        self._pieces: Sequence[Piece] = ()
+        self._stems: dict[int, tuple[Tensor, Tensor]] = {}  # of each layer, [kv_heads, T, head_dim]
+
+    def states(self, pieces: Sequence[Piece]) -> Tensor:
+        """The states `[T, D]` behind the final norm, of pieces one behind the other: all stems, or none."""
+        self._pieces, device = pieces, self.model.device
+        return self.model.base_model(
+            input_ids=torch.tensor([[one for piece in pieces for one in piece.ids]], device=device),
+            position_ids=torch.tensor([[one for piece in pieces for one in piece.places]], device=device),
+            use_cache=False,
+        ).last_hidden_state[0]
+
+    def attend(
+        self,
+        module: Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: None,
+        dropout: float = 0.0,
+        scaling: float | None = None,
+        sliding_window: int | None = None,
+        **kwargs: object,
+    ) -> tuple[Tensor, None]:
+        """The attention `[1, T, heads, head_dim]` of a layer; query, key and value `[1, heads, T, head_dim]`."""
+        if kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
+            raise InputError("the model's attention has soft-capping or sinks, which probing lacks; use --engine vllm")
+        # Key-value heads stand where rows would, so that nothing is copied for the query heads of each.
+        queries = query[0].unflatten(0, (key.shape[1], -1))  # [kv_heads, groups, T, head_dim]
+        are_stems = self._pieces[0].stem is None
+        if are_stems:
+            self._stems[module.layer_idx] = key[0], value[0]
+        begin, outputs = 0, []
+        for piece in self._pieces:
+            own = slice(begin, begin + len(piece.ids))
+            read = key[0, :, own], value[0, :, own]
+            if not are_stems:
+                stems = (kept[:, piece.stem] for kept in self._stems[module.layer_idx])
+                read = tuple(torch.cat(both, dim=1) for both in zip(stems, read, strict=True))
+            mask = piece.mask(sliding_window, query)
+            shared = (one[:, None].expand(-1, queries.shape[1], -1, -1) for one in read)
+            output = scaled_dot_product_attention(
+                queries[:, :, own], *shared, attn_mask=mask, is_causal=mask is None, scale=scaling
+            )
+            outputs.append(output)
+            begin = own.stop
+        return torch.cat(outputs, dim=2).flatten(0, 1).transpose(0, 1)[None], None
+
+
+@contextmanager
+def attention_by_pieces(model: PreTrainedModel) -> Iterator[Row]:
+    """Inside the `with` the model attends as the row that it gives has it."""
+    row = Row(model)
+    AttentionInterface.register(ATTENTION, row.attend)
+    before = model.config._attn_implementation
+    model.set_attn_implementation(ATTENTION)
+    if model.config._attn_implementation != ATTENTION:
+        raise InputError(f"{type(model).__name__} does not let its attention be replaced; use --engine vllm")
+    try:
+        yield row
+    finally:
+        model.set_attn_implementation(before)
