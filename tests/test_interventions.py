@@ -67,7 +67,18 @@ def test_only_what_a_bias_can_do_is_constant():
 def test_the_name_says_everything_that_differs():
     said = ["--operation", "add", "--site", "attn_out", "block_in", "--tokens", "all", "--from_layer", "own"]
     said += ["--scale", "overall", "--control_direction", "random", "--control_seed", "3"]
-    assert interventions.named("seal", flags(*said)) == "seal.add.attn_out+block_in.all.from-own.overall.random3"
+    assert interventions.named("seal", flags(*said)) == "seal.add.block_in+attn_out.all.from-own.overall.random3"
+
+
+def test_sites_in_any_order_are_one_way_of_steering_and_none_counts_twice():
+    ordered, mixed = flags("--site", "block_in", "mlp_out"), flags("--site", "mlp_out", "block_in", "mlp_out")
+    assert interventions.named("x", ordered) == interventions.named("x", mixed) == "x.block_in+mlp_out"
+    assert interventions.chosen(ATTN, mixed).sites == ("block_in", "mlp_out")
+
+
+def test_a_seed_alone_makes_no_random_direction_and_is_refused():
+    with pytest.raises(InputError, match="--control_seed 3 goes with --control_direction random"):
+        interventions.chosen(ATTN, flags("--control_seed", "3"))
 
 
 def test_vectors_are_scaled_layer_by_layer_and_a_layer_without_direction_keeps_none(file):

@@ -50,11 +50,13 @@ def add_flags(parser: ArgumentParser) -> None:
 
 
 def chosen(method: Method, args: Namespace) -> Method:
-    """The method as the flags have it applied."""
+    """The method as the flags have it applied. InputError: a seed without the random direction it is for."""
+    if args.control_seed and not args.control_direction:
+        raise InputError(f"--control_seed {args.control_seed} goes with --control_direction random")
     if args.operation:
         method = replace(method, operation=args.operation)
     if args.site:
-        method = replace(method, sites=tuple(args.site))
+        method = replace(method, sites=_sites(args))
     if args.tokens:
         method = replace(method, where=WHERE[args.tokens])
     if args.from_layer is not None:
@@ -66,7 +68,7 @@ def chosen(method: Method, args: Namespace) -> Method:
 
 def named(name: str, args: Namespace) -> str:
     """A direction's name and what the flags say of how it is applied: `seal.amplify.block_in+mlp_out.unit.random0`."""
-    said = [args.operation, args.site and "+".join(args.site), args.tokens]
+    said = [args.operation, args.site and "+".join(_sites(args)), args.tokens]
     said += [None if args.from_layer is None else f"from-{args.from_layer}"]
     said += [args.scale if args.scale != "raw" else None]
     said += [f"random{args.control_seed}" if args.control_direction else None]
@@ -121,6 +123,11 @@ def read_vectors(file: Path, method: Method, args: Namespace) -> Tensor:
     if source is not None and not vectors[source].any():
         raise InputError(f"{file} has no vector for layer {source}: choose another --from_layer")
     return method.spread(vectors)
+
+
+def _sites(args: Namespace) -> tuple[str, ...]:
+    """Those of --site, in the order of a forward pass, each once: another order would be the same steering."""
+    return tuple(site for site in SITES if site in args.site)
 
 
 def _layer(text: str) -> int | str:
