@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save
 
 from thinksteer import models, store
+from thinksteer.confidence import Chain, Fork, tails
 from thinksteer.data import Columns, load
 from thinksteer.engines import Loading, default_engine, engine_class
 from thinksteer.engines.hf import HFEngine
@@ -312,3 +313,34 @@ def is_running(pid: int) -> bool:
 def test_a_recurrence_is_refused_before_anything_starts(ref):
     with pytest.raises(InputError, match="--mean_recurrence: vLLM runs no recurrent-depth models"):
         engine_class("vllm").load(ref, Loading(mean_recurrence=4))
+
+
+def digits(hf, text: str) -> tuple[int, ...]:
+    return tuple(hf.tokenizer(text, add_special_tokens=False).input_ids)
+
+
+@pytest.fixture(scope="module")
+def chains(ref, hf, asked) -> list[Chain]:
+    """Chains of thought with forks every 20 tokens."""
+    closing, suffix = tails(ref.template, hf.tokenizer, "\n\n\\boxed{")
+    made = []
+    for request in asked[:12]:
+        (response,) = hf.generate([request], GREEDY)
+        places = range(0, len(response.token_ids), 20)
+        forks = tuple(Fork(at, closing if at else suffix) for at in places)
+        made.append(Chain(request.id, 0, request.prompt_ids, response.token_ids, forks))
+    return made
+
+
+@pytest.mark.parametrize("name", ["unsteered", "attn", "thinking", "several conditions", "amplified"])
+def test_probabilities_at_forks_are_those_of_transformers(name, hf, vllm, chains, vectors):
+    """Two-token answers, and one token and three that begin alike; cached under one steering, asked under the next."""
+    answers = [digits(hf, text) for text in (*map(str, range(10, 60, 3)), "4", "47}")]
+    edits = edits_of(name, vectors)
+    found, expected = (dict(engine.probe(chains, answers, edits)) for engine in (vllm, hf))
+    assert found.keys() == expected.keys()
+    for chain, logs in found.items():
+        torch.testing.assert_close(logs, expected[chain].double(), rtol=0, atol=1e-3)
+    if name != "unsteered":
+        plain = dict(hf.probe(chains, answers))
+        assert max((plain[chain] - expected[chain]).abs().max() for chain in chains) > 0.1

@@ -135,6 +135,11 @@ class Tree:
         numbers = {edge: number for number, edge in enumerate(edges)}
         self._paths = [[numbers[answer[: depth + 1]] for depth in range(len(answer))] for answer in answers]
 
+    @property
+    def size(self) -> int:
+        """How many tokens the branches have together."""
+        return sum(map(len, self.branches.values()))
+
     def answers(self, steps: Tensor) -> Tensor:
         """Log-probabilities `[..., answers]` from those of each branch's tokens, one branch after the other
         `[..., tokens]`."""

@@ -13,13 +13,14 @@ import os
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import torch
 from safetensors.torch import save
+from torch import Tensor
 from tqdm import tqdm
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
@@ -30,7 +31,7 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 from vllm import ModelRegistry, SamplingParams
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.inputs import TokensPrompt
-from vllm.outputs import CompletionOutput
+from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind
 from vllm.usage.usage_lib import UsageContext
@@ -38,10 +39,12 @@ from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from thinksteer import models
+from thinksteer.confidence import Chain, Tree
 from thinksteer.directions import unit
 from thinksteer.engines import Loading
 from thinksteer.engines.outcome import Outcome, eos_ids
 from thinksteer.engines.sampling import check
+from thinksteer.engines.vllm_probe import CacheUse, check_lengths, weighed
 from thinksteer.engines.widen import widen_heads
 from thinksteer.models import ModelRef
 from thinksteer.records import EVERYWHERE, Condition, Edit, InputError, Request, Response, Sampling, Site
@@ -52,6 +55,7 @@ WORKER = "thinksteer.engines.vllm_worker.SteerableWorker"
 CPU_CACHE_BYTES = 1 << 30
 PROMPT_ROOM = 4096  # tokens for the prompt and for a forced answer, beside those of the response
 TRIAL_LOGPROBS = 20
+WAITING_PROBES = 1024  # requests: enough for any batch
 
 Distribution = dict[int, float]
 Result = TypeVar("Result")
@@ -135,30 +139,78 @@ class VLLMEngine:
                 )
         if not asked:
             return
+        self._apply(edits, asked[0].prompt_ids)
+        tokens = 0
+
+        def told(response: Response) -> dict[str, Any]:
+            nonlocal tokens
+            tokens += len(response.token_ids)
+            return {"tokens": tokens}
+
+        yield from self._as_finished([self._answer(one, sampling, outcome) for one in asked], "response", told)
+
+    def probe(
+        self, chains: Iterable[Chain], answers: Sequence[tuple[int, ...]], edits: Sequence[Edit] = ()
+    ) -> Iterator[tuple[Chain, Tensor]]:
+        """See `Engine.probe`; in the order in which they finish. `cache_use` is then of this call alone."""
+        asked, tree, self.cache_use = list(chains), Tree(answers), CacheUse()
+        check_lengths(asked, tree, self.longest)
+        if not asked:
+            return
+        self._apply(edits, asked[0].prompt_ids)
+
+        def told(result: tuple[Chain, Tensor]) -> dict[str, Any]:
+            return {"cached": f"{self.cache_use.share:.0%}"}
+
+        room = asyncio.Semaphore(WAITING_PROBES)
+        yield from self._as_finished([self._probe(chain, tree, room) for chain in asked], "chain", told)
+
+    def _apply(self, edits: Sequence[Edit], prompt_ids: Sequence[int]) -> None:
+        """Steers from now on as these edits say, after a trial behind a prompt."""
         if edits and not (
             self.steering == "any" or (self.steering == "constant" and all(one.constant for one in edits))
         ):
             raise ValueError(f"this engine was loaded for steering: {self.steering}")
         wanted = changes(edits, self.shape)
-        self._try(wanted, asked[0])
+        self._try(wanted, prompt_ids)
         self._steer(wanted)
-        finished: asyncio.Queue[asyncio.Task[Response]] = asyncio.Queue()
-        tasks = [self._loop.create_task(self._answer(request, sampling, outcome)) for request in asked]
+
+    def _as_finished(
+        self, works: Sequence[Coroutine[Any, Any, Result]], unit: str, told: Callable[[Result], dict[str, Any]]
+    ) -> Iterator[Result]:
+        """What they give, in the order in which they finish, with what is told of it beside the progress."""
+        finished: asyncio.Queue[asyncio.Task[Result]] = asyncio.Queue()
+        tasks = [self._loop.create_task(work) for work in works]
         for task in tasks:
             task.add_done_callback(finished.put_nowait)
         try:
-            with tqdm(total=len(tasks), unit="response", desc="generate") as progress:
-                tokens = 0
+            with tqdm(total=len(tasks), unit=unit, desc="generate" if unit == "response" else "probe") as progress:
                 for _ in tasks:
-                    response = self._wait(finished.get()).result()
-                    tokens += len(response.token_ids)
-                    progress.set_postfix(tokens=tokens, refresh=False)
+                    result = self._wait(finished.get()).result()
+                    progress.set_postfix(told(result), refresh=False)
                     progress.update()
-                    yield response
+                    yield result
         finally:
             for task in tasks:
                 task.cancel()
             self._wait(_gather(tasks))
+
+    async def _probe(self, chain: Chain, tree: Tree, room: asyncio.Semaphore) -> tuple[Chain, Tensor]:
+        numbers = []
+
+        async def weigh(ids: list[int], tokens: list[int]) -> Distribution:
+            """The log-probabilities of these tokens behind those."""
+            numbers.append(number := next(self._numbers))
+            extra = {"thinksteer": [number, len(chain.prompt_ids)]}
+            params = SamplingParams(temperature=0.0, max_tokens=1, logprob_token_ids=tokens, extra_args=extra)
+            output = await self._request(ids, params, f"probe {number}")
+            self.cache_use.add(len(ids), output.num_cached_tokens)
+            return {token: one.logprob for token, one in output.outputs[0].logprobs[0].items()}
+
+        found = await weighed(chain, tree, weigh, room)
+        if any(where != EVERYWHERE for parts in self._changes.values() for where in parts):
+            await self._llm.collective_rpc("steered_positions", args=(numbers,))  # nobody asks: it forgets them
+        return chain, found
 
     async def _answer(self, request: Request, sampling: Sampling, outcome: Outcome) -> Response:
         number = next(self._numbers)
@@ -194,11 +246,14 @@ class VLLMEngine:
         return ids
 
     async def _sample(self, ids: list[int], params: SamplingParams, name: str) -> CompletionOutput:
+        return (await self._request(ids, params, name)).outputs[0]
+
+    async def _request(self, ids: list[int], params: SamplingParams, name: str) -> RequestOutput:
         params.detokenize, params.output_kind = False, RequestOutputKind.FINAL_ONLY
         prompt = TokensPrompt(prompt_token_ids=ids)
         if self._salt:
             prompt["cache_salt"] = self._salt
-        return [output async for output in self._llm.generate(prompt, params, name)][-1].outputs[0]
+        return [output async for output in self._llm.generate(prompt, params, name)][-1]
 
     async def _steered_positions(self, request: Request, ids: list[int], number: int) -> int:
         if any(EVERYWHERE in parts for parts in self._changes.values()):
@@ -239,7 +294,7 @@ class VLLMEngine:
                 f"in this model vLLM has no place to steer at {', '.join(sorted(homeless)[:3])}: use --engine hf"
             )
 
-    def _try(self, wanted: Changes, request: Request) -> None:
+    def _try(self, wanted: Changes, prompt_ids: Sequence[int]) -> None:
         """Once per kind of steering: InputError unless weight 0 changes nothing and a large one changes decoded steps.
 
         A hook under torch.compile, or a module of another name, would do nothing and say nothing. That the prompt is
@@ -252,7 +307,7 @@ class VLLMEngine:
         }
         if kinds <= self._tried:
             return
-        prompt = list(request.prompt_ids)
+        prompt = list(prompt_ids)
         self._steer({})
         plain, _ = self._trial(prompt)
         # A condition is tried where it can be seen: at the first token that is generated.
