@@ -9,7 +9,7 @@ from synthetic import record
 from thinksteer.choices import Choices, named, written
 from thinksteer.records import InputError
 
-WORDS = ["Yes", "No", " Yes", " No", "Yes.", " No\n", "1", "0", "}", " ", ".", ",", "\n", "\nYes"]
+WORDS = ["Yes", "No", " Yes", " No", "Yes.", " No\n", "1", "0", "}", " ", ".", ",", "\n", "\nYes", " Na"]
 
 
 def encode(text):
@@ -33,6 +33,7 @@ def test_a_space_before_may_be_a_token_of_its_own():
 
 
 def test_no_way_of_writing_begins_another_so_nothing_counts_twice():
+    assert written("Na", " is", encode) == [(14,), (178, 197)]  # not " Na" and a full stop, in as many tokens as "Na"
     ways = [way for word in ("Yes", "No", "10") for way in written(word, " is", encode)]
     assert not [(a, b) for a in ways for b in ways if a != b and b[: len(a)] == a]
 

@@ -160,7 +160,7 @@ def strength(weight: float, trajectories: Sequence[Trajectory], plain: Sequence[
     """`plain`: the chains of weight 0."""
     changes = {}
     for name in MEASURES:
-        before, after = values_of(plain, name), values_of(trajectories, name)
+        before, after = values_of(plain if weight else (), name), values_of(trajectories, name)
         pairs = [key for key in after if key in before]
         share = name == "accuracy"
         changes[name] = Change(
