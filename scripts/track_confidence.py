@@ -2,7 +2,7 @@ r"""How sure is the model of its answer, along its chain of thought? The odds of
 
     python -m scripts.track_confidence
     python -m scripts.track_confidence artifacts/steering/tiny-reasoner/arithmetic/thinking_length_attn/*.jsonl
-    python -m scripts.track_confidence --model qwen3-8b --dataset gpqa --choices A-D --every 16
+    python -m scripts.track_confidence --model qwen3-8b --dataset mmlu_pro_questions --choices A-J --every 16
 
 Reads   responses/<model>/<dataset>.jsonl, or the record files given; of steered ones also the direction, with which the
         model is steered again as it was (--unsteered: it is not)
