@@ -84,15 +84,13 @@ def reliability_figure(found: Reliability, path: Path) -> None:
         x, low, high = (100 * value for value in (one.confidence, one.accuracy.low or 0, one.accuracy.high or 0))
         if one.accuracy.low is not None:
             panel.plot([x, x], [low, high], color=colour, linewidth=1.1)
-        panel.plot(
-            [x], [100 * one.accuracy.value], "o", color=colour, markersize=4 + 16 * (one.accuracy.n / total) ** 0.5
-        )
-        panel.annotate(str(one.accuracy.n), (x, 100 * one.accuracy.value), xytext=(9, -11), textcoords="offset points")
+        y, size = 100 * one.accuracy.value, 4 + 16 * (one.accuracy.n / total) ** 0.5  # points
+        panel.plot([x], [y], "o", color=colour, markersize=size)
+        aside = (5, 9) if y < 50 else (9, -12)
+        panel.annotate(str(one.accuracy.n), (x, y), xytext=aside, textcoords="offset points", fontsize=8)
     panel.set(xlabel="confidence in the final answer (%)", ylabel="right (%)", xlim=(-3, 108), ylim=(-4, 104))
-    error = found.error
-    panel.set_title(
-        f"error {error.value:.3f} ({found.error_if_calibrated:.3f} if calibrated), n = {total}", fontsize=10
-    )
+    calibrated = f"{found.error_if_calibrated:.3f} if calibrated"
+    panel.set_title(f"calibration error {found.error.value:.3f} ({calibrated}), n = {total}", fontsize=10)
     legend(figure, panel)
     save(figure, path)
 
