@@ -128,6 +128,7 @@ def test_a_random_direction_of_some_layers_together_is_restored_from_the_manifes
 def test_unsteered_probes_read_the_steered_chains_with_the_plain_model(root, model, tokenizer):
     assert call(root, "track_confidence", file_of(root, 1.5), *FLAGS, "--unsteered") == 0
     check(root, file_of(root, 1.5), model, tokenizer, unsteered=True)
+    assert call(root, "track_confidence", file_of(root, 1.5), *FLAGS) == 0  # sums up again, and leaves that file out
     folder = store.confidence_path(root, file_of(root, 1.5)).parent
     points = store.read_json(folder / "summary.json")["sweeps"][0]["points"]
     assert [point["weight"] for point in points] == [0.0, 1.5]
