@@ -7,7 +7,8 @@ Reads   models/<name>/ or the hub, a dataset
 Writes  benchmark.json and benchmark.png in --output; prints the tables
 
 Greedy by default, so that all ways generate the same tokens: what steers is far too small to change them, at full cost.
-No answers are forced. Every way runs once unmeasured, then --repeats times in turn with the other ways of its engine,
+No answers are forced. The responses are then probed: every 8 tokens the thinking is closed and 50 answers are weighed.
+Every way runs once unmeasured, then --repeats times in turn with the other ways of its engine,
 each time from an empty prefix cache. One engine is open at a time; without --engine both are measured. The first start
 of vLLM includes its import. On a CPU, transformers takes OMP_NUM_THREADS cores: more than are idle make it far slower.
 """
@@ -29,6 +30,7 @@ import torch
 from matplotlib.figure import Figure
 
 from thinksteer import cli, models, store
+from thinksteer.confidence import Tree, chain, tails
 from thinksteer.engines import Engine, Loading, Steering
 from thinksteer.engines.hf import HFEngine
 from thinksteer.figures import COLOURS
@@ -37,6 +39,7 @@ from thinksteer.models import ModelRef
 from thinksteer.records import Condition, Edit, InputError, Problem, Request, Sampling
 from thinksteer.stage import Generator, data_files, load_problems
 from thinksteer.tables import Column, Table, as_json, markdown
+from thinksteer.thinking import FORCED_QUESTION
 
 BATCHED, ALONE = "transformers, batched", "transformers, one by one"
 ENGINE, EVALUATION, RAW = "vllm", "vllm: evaluation, with grading and files", "vLLM's own LLM.generate"
@@ -52,6 +55,7 @@ RATIOS = (  # way, of which other, and what it should be at least
     (BATCHED, ALONE, None),
 )
 WEIGHT = 1e-6
+EVERY, SUFFIX, ANSWERS = 8, FORCED_QUESTION + "\\boxed{", [str(number) for number in range(10, 60)]  # of probing
 ALONE_SECONDS = 8.0  # about how long a repeat of one response at a time may take
 
 Answers = Iterable[tuple[tuple[str, int], Sequence[int]]]
@@ -74,6 +78,25 @@ class Speed:
     def differing(self, other: "Speed") -> int:
         """How many of the responses that both made differ."""
         return sum(self.answers[key] != other.answers[key] for key in self.answers.keys() & other.answers.keys())
+
+
+@dataclass
+class Probing:
+    """What was measured of probing the chains that an engine generates: seconds of each repeat.
+
+    `tokens`: generated; `read`: those of the prompts and chains and, at every fork, of the tail and of each distinct
+    beginning of the answers, each once, which is the least that probing can read; `cached`: the share of what was asked
+    that came from a prefix cache (None: there is none).
+    """
+
+    engine: str
+    chains: int
+    tokens: int
+    forks: int
+    read: int
+    generate: list[float] = field(default_factory=list)
+    probe: list[float] = field(default_factory=list)
+    cached: float | None = None
 
 
 def parse_args() -> argparse.Namespace:
@@ -99,7 +122,9 @@ def main() -> None:
     inputs = [*models.fingerprint(ref), *data_files(args)]
     with store.run(path, vars(args), inputs, overwrite=True) as run:
         speeds, run.device = generation(args, ref)
+        probed = [probing(args, ref, name) for name in engines(args)]
         tables = [speed_table(speeds, f"{ref.key}, {args.dataset}, {run.device}"), ratio_table(speeds)]
+        tables.append(probing_table(probed))
         print("\n" + "\n".join(markdown(table) for table in tables))
         rates = {speed.way: speed.rates for speed in speeds}
         store.write_json(path, {"tables": [as_json(table) for table in tables], "tokens_per_second": rates})
@@ -114,15 +139,20 @@ def generation(args: argparse.Namespace, ref: ModelRef) -> tuple[list[Speed], st
     tokenizer = models.load_tokenizer(ref, args.trust_remote_code)
     asked = requests(problems, ref.template, tokenizer, args.instruction, args.n_samples, args.seed, set())
     speeds = []
-    if args.engine != "vllm":  # first, as vLLM changes how many threads this process has
+    if "hf" in engines(args):
         found, device = transformers_ways(args, ref, asked)
         speeds += found
-    if args.engine != "hf" and (args.engine or find_spec("vllm")):
+    if "vllm" in engines(args):
         found, device = vllm_ways(args, ref, problems, asked)
         speeds += found
     elif args.engine is None:
         print("vLLM is not installed here: transformers alone is measured")
     return speeds, device
+
+
+def engines(args: argparse.Namespace) -> list[str]:
+    """Those to measure; transformers first, as vLLM changes how many threads this process has."""
+    return [args.engine] if args.engine else ["hf", *(["vllm"] if find_spec("vllm") else [])]
 
 
 def transformers_ways(args: argparse.Namespace, ref: ModelRef, asked: Sequence[Request]) -> tuple[list[Speed], str]:
@@ -248,6 +278,37 @@ def generate(llm: Any, asked: Sequence[Request], sampling: Sampling, eos_ids: It
     return (((request.id, request.sample), tuple(output.outputs[0].token_ids)) for request, output in pairs)
 
 
+def probing(args: argparse.Namespace, ref: ModelRef, name: str) -> Probing:
+    """Generates, and probes what was generated, in turn, each from an empty prefix cache; once unmeasured."""
+    problems = load_problems(args, args.dataset)
+    with opened(args, ref, name) as (generator, engine, _), tempfile.TemporaryDirectory() as scratch:
+        output, tokenizer = store.evaluation_path(Path(scratch), ref.key, args.dataset, ""), engine.tokenizer
+        generator.write(output, args.dataset, problems)
+        ends = tails(ref.template, tokenizer, SUFFIX)
+        chains = [chain(record, generator.reader, EVERY, *ends) for record in store.iterate_records(output)]
+        asked = requests(problems, ref.template, tokenizer, args.instruction, args.n_samples, args.seed, set())
+        weighed = [tuple(tokenizer(answer, add_special_tokens=False).input_ids) for answer in ANSWERS]
+        forks = [fork for one in chains for fork in one.forks]
+        read = sum(len(one.prompt_ids) + one.forks[-1].at for one in chains)
+        read += sum(len(fork.tail) + len(Tree(weighed).branches) - 1 for fork in forks)
+        found = Probing(name, len(chains), sum(len(one.token_ids) for one in chains), len(forks), read)
+        forget = getattr(engine, "forget", lambda: True)
+        for _ in range(1 + args.repeats):
+            found.generate.append(seconds(forget, lambda: list(engine.generate(asked, generator.sampling))))
+            found.probe.append(seconds(forget, lambda: list(engine.probe(chains, weighed))))
+        found.generate, found.probe = found.generate[1:], found.probe[1:]
+        found.cached = engine.cache_use.share if name == "vllm" else None
+    return found
+
+
+def seconds(forget: Callable[[], bool], work: Callable[[], Any]) -> float:
+    if not forget():
+        raise RuntimeError("the prefix cache is in use")
+    begin = perf_counter()
+    work()
+    return perf_counter() - begin
+
+
 def timed(
     ways: Mapping[str, Callable[[], Answers]],
     repeats: int,
@@ -300,6 +361,24 @@ def ratio_table(speeds: Sequence[Speed]) -> Table:
         if way in rates and other in rates
     ]
     return Table("ratios", "Ratios", columns, tuple(rows), "Repeats of one engine alternate; those of two do not.")
+
+
+def probing_table(probed: Sequence[Probing]) -> Table:
+    counts = ("chains", "tokens generated", "forks", "tokens to read")
+    columns = (Column("engine", "text"), *(Column(title, "count") for title in counts))
+    columns += tuple(
+        Column(title, "share") for title in ("best against generating, %", "median, %", "from the cache, %")
+    )
+    rows = [
+        (
+            *(one.engine, one.chains, one.tokens, one.forks, one.read),
+            *(of(one.probe) / of(one.generate) for of in (min, median)),
+            one.cached,
+        )
+        for one in probed
+    ]
+    title = f"Time to probe a chain every {EVERY} tokens, as a share of the time to generate it"
+    return Table("probing", title, columns, tuple(rows), f"{len(ANSWERS)} answers at each fork, behind {SUFFIX!r}.")
 
 
 def draw(speeds: Sequence[Speed], title: str, path: Path) -> None:

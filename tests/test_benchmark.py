@@ -4,7 +4,7 @@ import json
 import sys
 
 from scripts import benchmark
-from scripts.benchmark import Speed, ratio_table, speed_table, timed
+from scripts.benchmark import Probing, Speed, probing_table, ratio_table, speed_table, timed
 
 
 def test_ways_are_warmed_up_then_timed_in_turn_each_from_an_empty_cache(monkeypatch):
@@ -50,10 +50,18 @@ def test_transformers_alone_is_measured_on_the_embedded_model(tmp_path, monkeypa
     flags = ["--n_questions", 3, "--max_length", 12, "--repeats", 2, "--output", tmp_path]
     monkeypatch.setattr(sys, "argv", ["benchmark", *map(str, flags)])
     benchmark.main()
-    speeds, _ = json.loads((tmp_path / "benchmark.json").read_text())["tables"]
+    speeds, _, probed = json.loads((tmp_path / "benchmark.json").read_text())["tables"]
     batched, alone = speeds["rows"]
     assert (batched["way"], batched["responses"], batched["tokens"]) == (benchmark.BATCHED, 6, 72)
     assert (alone["way"], alone["responses"], alone["responses unlike the first way's"]) == (benchmark.ALONE, 3, 0)
     assert (tmp_path / "benchmark.png").read_bytes().startswith(b"\x89PNG")
+    (row,) = probed["rows"]
+    assert (row["engine"], row["chains"], row["tokens generated"], row["from the cache, %"]) == ("hf", 6, 72, None)
+    assert row["forks"] == 6 * 3, "after 0, 8 and 12 tokens, as no thinking is over by then"
     out = capsys.readouterr().out
     assert "vLLM is not installed" in out and f"| {benchmark.BATCHED} | 6 | 72 | 0 |" in out
+
+
+def test_probing_is_told_as_a_share_of_generating():
+    one = Probing("vllm", 5, 100, 20, 700, generate=[2.0, 1.0, 3.0], probe=[1.5, 1.5, 3.0], cached=0.75)
+    assert probing_table([one]).rows == (("vllm", 5, 100, 20, 700, 1.5, 0.75, 0.75),)

@@ -53,6 +53,9 @@ from thinksteer.thinking import Template, delimiters
 
 WORKER = "thinksteer.engines.vllm_worker.SteerableWorker"
 CPU_CACHE_BYTES = 1 << 30
+CPU_BLOCK_TOKENS = (
+    32  # of the prefix cache, which has whole blocks only: in vLLM's own 128 there, a short text has none
+)
 PROMPT_ROOM = 4096  # tokens for the prompt and for a forced answer, beside those of the response
 TRIAL_LOGPROBS = 20
 WAITING_PROBES = 1024  # requests: enough for any batch
@@ -375,7 +378,9 @@ def settings(folder: Path, loading: Loading) -> dict[str, Any]:
     on_cpu, several_nodes = current_platform.is_cpu(), "RAY_ADDRESS" in os.environ
     own_length = getattr(AutoConfig.from_pretrained(folder), "max_position_embeddings", None)
     longest = loading.max_length + PROMPT_ROOM
-    more: dict[str, Any] = {"kv_cache_memory_bytes": CPU_CACHE_BYTES} if on_cpu else {}
+    more: dict[str, Any] = {}
+    if on_cpu:
+        more = {"kv_cache_memory_bytes": CPU_CACHE_BYTES, "block_size": CPU_BLOCK_TOKENS}
     if loading.steering != "none":
         # The key of vLLM's cache of compiled graphs: those without our biases would not steer.
         more |= {"worker_cls": WORKER, "additional_config": {"thinksteer": "biases"}}
