@@ -108,24 +108,24 @@ def test_the_table_has_the_shares_of_either_and_the_characters_they_agree_on(tmp
 
 def test_the_script_compares_two_annotators(tmp_path):
     here = ("--artifacts", tmp_path)
-    run("generate_responses.py", *here, "--n_questions", 30, "--max_length", 300)
+    run("generate_responses.py", *here, "--n_questions", 100, "--max_length", 300)
     command("annotate", *here)
-    command("annotate", *here, "--name", "half", "--n_responses", 15)
+    command("annotate", *here, "--name", "half", "--n_responses", 50)
     records = store.responses_path(tmp_path, MODEL, "arithmetic")
     path = store.annotations_path(tmp_path, records, "half")
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    lines[0]["sections"] = []  # of the 15, one is left bare
+    lines[0]["sections"] = []  # of the 50, one is left bare
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
     out = process("annotator_agreement", "keywords", "half", *here)
     result = store.agreement_path(tmp_path, "keywords", "half", MODEL, "arithmetic")
     rows = {row["label"]: row for row in store.read_json(result)["rows"]}
-    assert rows[OVERALL]["kappa"]["n"] == 15 and 0.3 < rows[OVERALL]["kappa"]["value"] < 1
+    assert rows[OVERALL]["kappa"]["n"] == 50 and 0.3 < rows[OVERALL]["kappa"]["value"] < 1
     bare = rows[NONE]["half: share of characters, %"]
     assert 0 < bare < 0.3 and rows[OVERALL]["agreed characters, %"] == pytest.approx(1 - bare)
     assert result.with_suffix(".md").read_text(encoding="utf-8") in out
     assert store.figure_path(result).read_bytes().startswith(b"\x89PNG") and result.with_suffix(".csv").exists()
-    assert len(read_annotations(store.annotations_path(tmp_path, records, "keywords"), records)) == 30
+    assert len(read_annotations(store.annotations_path(tmp_path, records, "keywords"), records)) == 100
 
     records.write_bytes(b"".join(records.read_bytes().splitlines(keepends=True)[:-1]))
     error = command("annotator_agreement", "keywords", "half", *here, "--overwrite", code=2)

@@ -25,7 +25,7 @@ TASKS = Path(__file__).with_name("lm_eval_tasks")
 BOXED, CHOICE = "thinksteer_arithmetic_boxed", "thinksteer_arithmetic_choice"
 DOCUMENTS = list(load()["test"])
 DIRECTION = torch.randn(6, 128, generator=torch.Generator().manual_seed(0))
-WEIGHT = 0.1
+WEIGHT = 0.3
 CONTROL = "thinking_length_attn"
 GREEDY = Sampling(max_tokens=200, temperature=0.0, top_p=1.0, top_k=0)
 
