@@ -59,7 +59,7 @@ def main() -> None:
                 raise InputError(f"{source} does not say which chains are short (imported?): make it with stage 2")
             method = METHODS[args.control]
             passages = read_at(load_passages(args, ref, [method], read_rule(about["rule"])), method.reading)
-            model = models.load_model(ref, args.device, args.dtype, args.trust_remote_code)
+            model = models.load_model(ref, args.device, args.dtype, args.trust_remote_code, args.mean_recurrence)
             scores = head_scores(model, passages, direction, args.batch_tokens)
             heads = top_heads(scores, n_heads or max(1, round(share * scores.numel())))
             with store.atomic(store.figure_path(path)) as partial:

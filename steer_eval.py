@@ -20,6 +20,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from thinksteer import cli, interventions, models, store
 from thinksteer.figures import length_histogram
 from thinksteer.methods import METHODS, PENALTIES
@@ -99,7 +101,7 @@ def sweep(generator: Generator, control: str, problems: list[Problem]) -> None:
             raise InputError(f"{sources[1]} is missing: run python -m scripts.layer_effects --control {control}")
         layers: Sequence[int | None] = [store.read_json(sources[1])["strongest"]]
     else:
-        layers = chosen_layers(args, method, len(vectors))
+        layers = chosen_layers(args, method, vectors)
     places = {layer: tuple(range(len(vectors))) if layer is None else (layer,) for layer in layers}
     name, together = args.name or args.direction or control, {}
     if args.together:
@@ -140,12 +142,14 @@ def penalise(generator: Generator, control: str, problems: list[Problem]) -> Non
     summarise(args, generator.ref.key, {"control": name, "adds_to": "logits"})
 
 
-def chosen_layers(args: argparse.Namespace, method: Method, num_layers: int) -> Sequence[int | None]:
-    """The blocks to steer, one at a time; None stands for all at once."""
+def chosen_layers(args: argparse.Namespace, method: Method, vectors: Tensor) -> Sequence[int | None]:
+    """The blocks to steer, one at a time; None stands for all at once. `each` is each that has a vector: where a
+    method reads the prompt's last token, and that is always the same, block 0 has none."""
+    num_layers = len(vectors)
     if args.layer is None:
         return [method.layer(num_layers)]
     if args.layer == ["each"]:
-        return range(num_layers)
+        return [layer for layer, one in enumerate(vectors) if one.any()]
     # Entry i of hidden_states is what enters block i, and what leaves the one before.
     first = 1 if args.layer_numbering == "hidden_states" and "block_in" not in method.sites else 0
     known = [str(first + block) for block in range(num_layers)]

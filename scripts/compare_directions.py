@@ -61,7 +61,7 @@ def main() -> None:
     args = parse_args()
     ref = models.resolve(args.model, args.artifacts, args.template)
     config = store.read_json(models.folder(ref) / "config.json")
-    shape = (config["num_hidden_layers"], config["hidden_size"])
+    shape = models.stated_shape(config, args.model)
     if args.layer is not None and args.layer >= shape[0]:
         raise InputError(f"--layer {args.layer}: the model's layers are 0 to {shape[0] - 1}")
     directions = read_directions(args, ref, shape)

@@ -58,7 +58,7 @@ def main() -> None:
     layer = None if args.layer is None else block(args.layer, args.layer_numbering)
     vectors = [read(file, layer) for file in args.files]
     config = models.config(ref)
-    shape = stated_shape(vectors, ref.location) if config is None else direction_shape(config)
+    shape = stated_shape(vectors, ref.location) if config is None else models.stated_shape(config, args.model)
     direction = combine(vectors, coefficients, shape)
 
     path = store.direction_path(args.artifacts, ref.key, args.name)
@@ -73,10 +73,6 @@ def main() -> None:
         print(f"{coefficient:+g} times {one.origin}: to the output of block(s) {', '.join(map(str, sorted(one.rows)))}")
     unchecked = "" if config else f"; {ref.location} is out of reach, so the shape is the files' own"
     print(f"{path}: {list(direction.shape)}, norm at most {direction.norm(dim=-1).max():.3g}{unchecked}")
-
-
-def direction_shape(config: dict[str, int]) -> tuple[int, int]:
-    return config["num_hidden_layers"], config["hidden_size"]
 
 
 def stated_shape(vectors: Sequence[Vectors], location: str) -> tuple[int, int]:

@@ -94,7 +94,8 @@ def main() -> None:
         with store.run(path, settings, inputs, args.overwrite) as run:
             if not run.finished:
                 if model is None:
-                    model = models.load_model(ref, args.device, args.dtype, args.trust_remote_code)
+                    loading = (args.device, args.dtype, args.trust_remote_code, args.mean_recurrence)
+                    model = models.load_model(ref, *loading)
                 measure(args, ref, model.requires_grad_(False), method, path)
         about = store.read_json(path)
         curves.append(curves_of(about))

@@ -172,6 +172,7 @@ EDIT = Edit("attn_out", torch.ones(3, 32, dtype=torch.float64), ALL, 1.0)
 REFUSED = {
     "the MLP of a Qwen3": ("qwen3", {}, replace(EDIT, site="mlp_out"), "Qwen3 has no biases in its MLP"),
     "another family": ("qwen2", {"model_type": "gemma2"}, EDIT, "type gemma2 cannot be baked, only llama"),
+    "depth steps": ("llama", {"model_type": "huginn", "num_hidden_layers": ...}, EDIT, "type huginn cannot be baked"),
     "a window": ("mistral", {"sliding_window": 12}, EDIT, "sliding-window"),
     "the usual window": ("mistral", {"sliding_window": ...}, EDIT, "sliding-window"),
     "some windows": ("qwen2", {"use_sliding_window": True, "sliding_window": 12}, EDIT, "sliding-window"),

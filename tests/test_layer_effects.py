@@ -116,6 +116,13 @@ def test_other_settings_are_refused_and_a_missing_direction_is_named(root, found
         measure(root, "--control", "seal_sum")
 
 
+def test_a_recurrence_of_a_model_that_has_none_is_refused(root, tmp_path):
+    for folder in ("responses", "directions"):
+        (tmp_path / folder).symlink_to(root / folder)
+    with pytest.raises(InputError, match="--mean_recurrence 2: tiny-reasoner is no recurrent-depth model"):
+        measure(tmp_path, "--control", "seal", *FLAGS, "--mean_recurrence", 2)
+
+
 @pytest.fixture(scope="module")
 def by_kind(tmp_path_factory):
     """Of facts and sums that were answered at once; the vector is any."""

@@ -13,7 +13,17 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from thinksteer.models import MODELS, ModelRef, config, identity, load_model, load_tokenizer, published_heads, resolve
+from thinksteer.models import (
+    MODELS,
+    ModelRef,
+    config,
+    identity,
+    load_model,
+    load_tokenizer,
+    published_heads,
+    resolve,
+    stated_shape,
+)
 from thinksteer.records import InputError
 from thinksteer.thinking import TEMPLATES
 
@@ -155,6 +165,12 @@ def test_a_model_that_is_neither_here_nor_reachable_says_what_to_do_at_once(tmp_
             load(ref)
     assert config(ref) is None
     assert time.monotonic() - begun < 5
+
+
+def test_a_model_of_depth_steps_states_no_number_of_layers():
+    assert stated_shape({"num_hidden_layers": 6, "hidden_size": 128}, "m") == (6, 128)
+    with pytest.raises(InputError, match="m states no num_hidden_layers: it is not built of layers that run once"):
+        stated_shape({"mean_recurrence": 32, "n_embd": 5280}, "m")
 
 
 def test_a_run_states_the_recurrence_that_was_asked_for(tmp_path):

@@ -116,6 +116,8 @@ def test_a_layer_without_a_vector_is_an_error_and_not_no_steering(root):
     store.write_safetensors(path, {"direction": direction}, {"method": "seal"})
     flags = ("--artifacts", root, *ASKED, "--control", "seal", "--direction", "one-layer")
     assert "has no vector for layer 2" in fail("steer_eval.py", *flags, "--layer", 2, "--direction_weight", 1)
+    out = steer(root, *flags[-4:], "--layer", "each", "--direction_weight", 1)
+    assert re.findall(r"one-layer: weight 1, layer (.)", out) == ["3", "4", "5"]
 
 
 def test_several_layers_together_share_the_weight(root):

@@ -41,12 +41,12 @@ def bake(config: Mapping[str, Any], stored: Mapping[str, Tensor], edits: Sequenc
     bias all have: the others get zeros. InputError: an architecture that has no such biases, an edit that does not act
     everywhere or acts elsewhere, does not fit the model, or is too large for the checkpoint's dtype.
     """
-    shape = config["num_hidden_layers"], config["hidden_size"]
     if any(not edit.constant or edit.site not in BRANCHES for edit in edits):
         raise InputError(f"only what is added everywhere, at {' or '.join(BRANCHES)}, can become a bias")
-    vectors = {place: parts[EVERYWHERE].added for place, parts in changes(edits, shape).items()}
-    steered = {site for _, site in vectors}
+    steered = {edit.site for edit in edits}
     baked = Baked(_architecture(config, steered), {}, {})
+    shape = config["num_hidden_layers"], config["hidden_size"]
+    vectors = {place: parts[EVERYWHERE].added for place, parts in changes(edits, shape).items()}
     for site, (module, projections, setting) in BRANCHES.items():
         places = [(layer, part) for layer in range(shape[0]) for part in projections]
         names = [f"model.layers.{layer}.{module}.{part}" for layer, part in places]

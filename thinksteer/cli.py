@@ -135,7 +135,7 @@ def add_data(parser: argparse.ArgumentParser, several: bool = False) -> None:
     parser.add_argument("--question_column", help="of --data_file (default: the usual names)")
     parser.add_argument("--answer_column", help="of --data_file (default: the usual names)")
     parser.add_argument("--id_column", help="of --data_file (default: the row number is the id)")
-    parser.add_argument("--n_questions", type=positive_int, help="use only so many (default: all)")
+    parser.add_argument("--n_questions", type=positive_int, help="use only so many (default: %(default)s; None: all)")
     parser.add_argument(
         "--data_seed", type=natural_int, default=0, help="makes the questions of arithmetic (default: %(default)s)"
     )

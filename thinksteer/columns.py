@@ -21,12 +21,14 @@ class Columns:
 OWN = Columns()
 
 
-def column(row: Row, named: str | None, usual: tuple[str, ...], flag: str) -> str:
-    """The column `named`, else the first of the `usual` that is there. InputError, naming the flag, if none is."""
+def column(row: Row, named: str | None, usual: tuple[str, ...], flag: str | None) -> str:
+    """The column `named`, else the first of the `usual` that is there. InputError, naming the flag if it has one, if
+    none is."""
     found = named if named is not None else next((name for name in usual if name in row.values), None)
     if found is None or found not in row.values:
         missing = f"no column {named!r}" if named else f"none of the columns {', '.join(usual)}"
-        raise InputError(f"{row.place}: {missing}; there are {', '.join(map(str, row.values))}. Name one with {flag}")
+        cure = f". Name one with {flag}" if flag else ""
+        raise InputError(f"{row.place}: {missing}; there are {', '.join(map(str, row.values))}{cure}")
     return found
 
 

@@ -158,7 +158,7 @@ def _choice_problem(row: Row, columns: Columns, numbered: str) -> Problem:
     single, which is what was meant. The file's answer is an index from 0 (as in cais/mmlu) or a letter.
     """
     question = value(row, column(row, columns.question, QUESTION_COLUMNS, "--question_column"))
-    choices = row.values[column(row, None, ("choices",), "choices")]
+    choices = row.values[column(row, None, ("choices",), None)]
     if isinstance(choices, str):  # of a CSV file
         with contextlib.suppress(json.JSONDecodeError):
             choices = json.loads(choices)
@@ -182,7 +182,7 @@ def _code_problem(row: Row, columns: Columns, numbered: str) -> Problem:
 
 def _level(level: int) -> Callable[[list[Row]], list[Row]]:
     def select(table: list[Row]) -> list[Row]:
-        name = column(table[0], None, ("level",), "level")
+        name = column(table[0], None, ("level",), None)
         return [row for row in table if str(row.values.get(name)).removeprefix("Level ") == str(level)]
 
     return select

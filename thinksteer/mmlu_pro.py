@@ -52,7 +52,7 @@ def read(row: Row, columns: Columns = OWN) -> tuple[str, list[str], str]:
     """
     asked = column(row, columns.question, ("question",), "--question_column")
     value(row, asked)
-    question, options = str(row.values[asked]), row.values[column(row, None, ("options",), "options")]
+    question, options = str(row.values[asked]), row.values[column(row, None, ("options",), None)]
     if not isinstance(options, list) or not all(isinstance(option, str) for option in options):
         raise InputError(f"{row.place}: options must be a list of texts, not {str(options)[:80]!r}")
     if not 1 <= len(options) <= len(LETTERS):

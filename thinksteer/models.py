@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -252,6 +253,13 @@ def fingerprint(ref: ModelRef) -> list[Path]:
     weights = list(place.glob("*.safetensors"))
     small = sum(file.stat().st_size for file in weights) <= HASHED_BYTES
     return sorted([*place.glob("*.json"), *(weights if small else [])]) if place.is_dir() else []
+
+
+def stated_shape(config: Mapping[str, Any], what: str) -> tuple[int, int]:
+    """Layers and hidden size, as a config.json says. InputError: it says none, as of recurrent-depth models."""
+    if missing := [name for name in ("num_hidden_layers", "hidden_size") if name not in config]:
+        raise InputError(f"{what} states no {missing[0]}: it is not built of layers that run once, which this is for")
+    return config["num_hidden_layers"], config["hidden_size"]
 
 
 def head_grid(place: Path) -> tuple[int, int]:
