@@ -1,0 +1,87 @@
+"""What the parts of the benchmark share: a clock, an open engine, and bars."""
+
+import argparse
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from time import perf_counter
+from typing import Any, TypeVar
+
+import torch
+from matplotlib.figure import Figure
+
+from thinksteer.drawing import COLOURS, frame
+from thinksteer.engines import Steering
+from thinksteer.models import ModelRef
+from thinksteer.stage import Generator
+from thinksteer.tables import Table
+
+THREADS = torch.get_num_threads()
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a part found. `repeats`: what was measured of each way, every repeat of it, in the unit of its figure;
+    `device`: what the models ran on (None: there were none)."""
+
+    tables: list[Table]
+    figure: Figure
+    repeats: dict[str, list[float]]
+    device: str | None = None
+
+
+def timed(
+    ways: Mapping[str, Callable[[], Result]], repeats: int, forget: Callable[[], bool] = lambda: True
+) -> dict[str, list[tuple[float, Result]]]:
+    """The seconds that each way takes and what it gives: once unmeasured, then `repeats` times in turn with the others;
+    `forget` empties the prefix cache before each."""
+    found: dict[str, list[tuple[float, Result]]] = {way: [] for way in ways}
+    for repeat in range(-1, repeats):
+        for way, work in ways.items():
+            if not forget():
+                raise RuntimeError("the prefix cache is in use")
+            begin = perf_counter()
+            result = work()
+            seconds = perf_counter() - begin
+            if repeat >= 0:
+                found[way].append((seconds, result))
+    return found
+
+
+def engines(args: argparse.Namespace) -> list[str]:
+    """Those to measure."""
+    return [args.engine] if args.engine else ["hf", *(["vllm"] if find_spec("vllm") else [])]
+
+
+@contextmanager
+def opened(
+    args: argparse.Namespace, ref: ModelRef, name: str, steering: Steering = "none"
+) -> Iterator[tuple[Generator, Any, float]]:
+    """What the stages generate with, without forced answers; its engine; and the seconds until that was ready."""
+    torch.set_num_threads(THREADS)  # vLLM, opened before, has changed it
+    with Generator(argparse.Namespace(**vars(args) | {"engine": name}), ref, steering) as generator:
+        generator.sampling = replace(generator.sampling, forced_answer="")
+        begin = perf_counter()
+        engine = generator.engine
+        yield generator, engine, perf_counter() - begin
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()  # vLLM counts what is free
+
+
+def bars(rows: Sequence[tuple[str, Sequence[float], int]], best: Callable[..., float], unit: str, title: str) -> Figure:
+    """A bar for the best of each row's repeats, a dot for each repeat; a row is its name, its repeats, its colour."""
+    figure, (panel,) = frame(1, 8, 0.4 * len(rows) + 1)
+    number = "{:.0f}" if max(max(repeats) for _, repeats, _ in rows) >= 100 else "{:.3g}"
+    for at, (name, repeats, colour) in enumerate(rows):
+        panel.barh(name, best(repeats), color=COLOURS[colour], alpha=0.5)
+        panel.plot(repeats, [at] * len(repeats), linestyle="none", marker="o", markersize=3, color="black")
+        place = {"xytext": (6, 0), "textcoords": "offset points", "va": "center"}
+        panel.annotate(number.format(best(repeats)), (max(repeats), at), **place)
+    panel.invert_yaxis()
+    panel.margins(x=0.12)
+    panel.set(xlabel=f"{unit} (bar and number: best repeat; dots: all)")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=9)
+    return figure
