@@ -4,7 +4,8 @@
     python analyze_results.py --models deepseek-qwen-1.5b ThinkEdit-deepseek-qwen-1.5b
 
 Reads   evaluations/ and steering/ summaries, either or both, of every model (or of --models), models/<name>/edit.json,
-        the records of steering beside random controls, and the figures in responses/, directions/ and heads/
+        the records of steering beside random controls, confidence/ summaries, and the figures that other stages and
+        scripts left
 Writes  reports/: tables (.md, .csv, .json), figures (.png), report.html
 
 The base of an edited model is the one its edit.json names, else its name without "ThinkEdit-", or what --base says.
@@ -13,18 +14,20 @@ The base of an edited model is the one its edit.json names, else its name withou
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from thinksteer import cli, store
 from thinksteer.analysis import graded
 from thinksteer.comparison import Difference, Family, Member, Role, Summary, differences, summaries
+from thinksteer.confidence_report import confidence_section, confidence_summaries
 from thinksteer.figures import decile_figure, length_histogram, threshold_figure
 from thinksteer.headlines import headlines
 from thinksteer.page import Picture, Section, examples, page
 from thinksteer.records import InputError
 from thinksteer.report import tables
-from thinksteer.report_files import draw, picture, write_tables
+from thinksteer.report_files import DRAWN, draw, figures_of, picture, write_tables
 from thinksteer.sweep_report import find_sweeps, records_compared, summary_paths, sweep_section
 
 EDITED = "ThinkEdit-"
@@ -67,17 +70,19 @@ def main() -> None:
     settings = {"models": models, "base": args.base, "instruction": args.instruction}
     edits = [path for model in models if (path := edit_path(root, model)).is_file()]
     steering = [*summary_paths(root, args.models), *(path for one in sweeps for path in records_compared(root, one))]
-    earlier = [path for model in models for path in figures_of(root, model)]
-    inputs = [*(one.path for one in found), *edits, *steering, *earlier]
+    drawn = {title: [path for model in models for path in figures_of(root, model, title)] for title in DRAWN}
+    probed = {model: paths for model in models if (paths := confidence_summaries(root, model))}
+    inputs = [*(one.path for one in found), *edits, *steering, *chain(*drawn.values(), *probed.values())]
     with store.run(folder / "report.html", settings, inputs, args.overwrite) as run:
         if run.finished:
             print(f"{run.output} is up to date")
             return
         said, sections = compare(found, folder) if found else ([], [])
         sections += [sweep_section(root, one, folder) for one in sweeps]
-        if earlier:
-            pictures = tuple(picture(path) for path in earlier)
-            sections.append(Section("Responses, directions and heads", pictures=pictures))
+        sections += [confidence_section(root, model, folder) for model in probed]
+        for title, paths in drawn.items():
+            if paths:
+                sections.append(Section(title, pictures=tuple(picture(path) for path in paths)))
         title = "What the edits did" if found else "What steering did"
         store.write_text(run.output, page(title, facts(found), said, sections))
     print("\n".join([*said, f"wrote {run.output}"]))
@@ -195,13 +200,6 @@ def facts(found: Sequence[Evaluation]) -> list[str]:
             f"{dataset}: {', '.join(f'{one.model} ({one.role})' for one in here)}. Settings: {', '.join(parts)}."
         )
     return lines
-
-
-def figures_of(root: Path, model: str) -> list[Path]:
-    """What the stages before steering drew of a model, in their order."""
-    return [
-        path for stage in ("responses", "directions", "heads") for path in sorted(root.glob(f"{stage}/{model}/*.png"))
-    ]
 
 
 def figures(family: Family, folder: Path) -> tuple[Picture, ...]:

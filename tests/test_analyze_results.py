@@ -130,12 +130,13 @@ def test_a_report_is_made_again_when_steered_records_that_are_compared_change(tm
 
 
 def test_figures_of_the_stages_before_are_shown_in_their_order(root: Path, monkeypatch):
-    for stage in ("heads", "responses", "directions"):
+    order = ("responses", "directions", "heads", "layers", "levels")
+    for stage in reversed(order):
         (root / stage / NAMES[0]).mkdir(parents=True)
         (root / stage / NAMES[0] / "one.png").write_bytes(b"png")
     analyze(monkeypatch, root)
     text = (store.reports_path(root) / "report.html").read_text(encoding="utf-8")
-    places = [text.index(f"<figcaption>{stage}/tiny-reasoner/one") for stage in ("responses", "directions", "heads")]
+    places = [text.index(f"<figcaption>{stage}/tiny-reasoner/one") for stage in order]
     assert places == sorted(places)
 
 

@@ -161,6 +161,13 @@ def test_a_sweep_compares_its_weights(root):
         assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_report_shows_it(root):
+    assert call(root, "analyze_results") == 0
+    text = (store.reports_path(root) / "report.html").read_text(encoding="utf-8")
+    assert "Answer confidence of tiny-reasoner" in text
+    assert f"<figcaption>{DATASET}/{CONTROL}/summary<" in text and "tiny-reasoner/arithmetic.exits<" in text
+
+
 def test_it_goes_on_where_it_stopped(root):
     output = store.confidence_path(root, file_of(root))
     whole = read_trajectories(output)

@@ -10,12 +10,22 @@ from thinksteer.tables import Table, as_csv, as_json, markdown
 
 Drawn = TypeVar("Drawn")
 
+DRAWN = {  # figures that are shown as they are: a heading, and the folders that they lie in
+    "Responses, directions and heads": ("responses", "directions", "heads"),
+    "What directions change": ("layers", "behaviours", "levels"),
+}
+
 
 def draw(figure: Callable[[Drawn, Path], None], what: Drawn, path: Path, caption: str) -> Picture:
     """The figure of something, written to `path`."""
     with store.atomic(path) as partial:
         figure(what, partial)
     return picture(path, caption)
+
+
+def figures_of(root: Path, model: str, heading: str) -> list[Path]:
+    """What was drawn of a model, of one of `DRAWN`, in its order."""
+    return [path for folder in DRAWN[heading] for path in sorted(root.glob(f"{folder}/{model}/*.png"))]
 
 
 def picture(path: Path, caption: str | None = None) -> Picture:
