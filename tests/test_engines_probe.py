@@ -6,9 +6,19 @@ import random
 
 import pytest
 import torch
-from conftest import VOCABULARY
+from conftest import FAMILIES, SIZES, VOCABULARY, build_model
 from recurrent_model import make_model as make_recurrent
 from test_engines_hf import CLOSE, OPEN, TEMPLATE, make_tokenizer
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GptOssConfig,
+    GptOssForCausalLM,
+    GraniteConfig,
+    GraniteForCausalLM,
+)
 
 from thinksteer.confidence import Chain, Fork
 from thinksteer.engines import pieces
@@ -85,6 +95,40 @@ def same(model, chains, edits=(), answers=ANSWERS):
 def test_forks_equal_one_plain_pass_each(model):
     """Sliding windows, too: Mistral's is 12 tokens, less than a chain and less than a fork's own."""
     same(model, make_chains()[::2])
+
+
+@torch.no_grad()
+def left_padded(model, chains: list[Chain], answers: list[int], prepended: bool = False):
+    """By transformers' own batches, a row for each chain; `prepended`: as published with action confidence, where the
+    mask of the tail stands before that of the row, so that padding is seen and the prompt's beginning is not."""
+    found = {chain: [] for chain in chains}
+    for at in range(len(chains[0].forks)):
+        texts = [[*chain.prompt_ids, *chain.token_ids[:at]] for chain in chains]
+        pads = [max(map(len, texts)) - len(text) for text in texts]
+        ids = torch.tensor([[0] * pad + text for pad, text in zip(pads, texts, strict=True)])
+        mask = torch.tensor([[0] * pad + [1] * len(text) for pad, text in zip(pads, texts, strict=True)])
+        tail = torch.tensor([chain.forks[at].tail for chain in chains])
+        mask = torch.cat([torch.ones_like(tail), mask] if prepended else [mask, torch.ones_like(tail)], dim=1)
+        places = (mask.cumsum(dim=1) - 1).clamp(min=0)
+        output = model(torch.cat([ids, tail], dim=1), attention_mask=mask, position_ids=places, use_cache=False)
+        for chain, logs in zip(chains, output.logits[:, -1].log_softmax(-1), strict=True):
+            found[chain].append(logs[answers])
+    return {chain: torch.stack(rows) for chain, rows in found.items()}
+
+
+def test_forks_at_every_token_equal_a_batch_with_left_padding(model):
+    """Of three prompts of different lengths; that published mistake is of another size altogether."""
+    forks = tuple(Fork(at, (50, CLOSE)) for at in range(39))
+    chains = [Chain(one.id, 0, one.prompt_ids, one.token_ids[:38], forks) for one in make_chains()[2::3]]
+    assert [len(chain.prompt_ids) for chain in chains] == [1, 7, 17]
+    answers = [10, 21, 60]
+    found = probed(model, chains, answers=[(token,) for token in answers])
+    expected, mistaken = (left_padded(model, chains, answers, prepended) for prepended in (False, True))
+    for chain in chains:
+        torch.testing.assert_close(found[chain], expected[chain], rtol=0, atol=1e-9)
+    for chain in chains[:-1]:  # Mistral's later forks see nothing of the prompt
+        wrong = (found[chain] - mistaken[chain]).abs().amax(dim=1)
+        assert (wrong > 1e-3).sum() > 25 and wrong.median() > 1e-2
 
 
 @pytest.mark.parametrize("tokens, piece", [(1, 1), (60, 20), (100, 1000), (10_000, 10_000)])
@@ -200,5 +244,33 @@ def test_bad_input_is_named(qwen):
         probed(qwen, chains, [Edit("mlp_out", VECTORS[:2], (0,), 1.0)])
     with pytest.raises(InputError, match="not finite"):
         probed(qwen, chains, [Edit("mlp_out", VECTORS, (0,), 1e308)])
-    with pytest.raises(InputError, match="recurrent depth"):
-        probed(make_recurrent(), chains)
+
+
+def test_a_model_may_scale_its_logits(monkeypatch):
+    scales = {"logits_scaling": 3.0, "attention_multiplier": 0.2, "embedding_multiplier": 2.0}
+    monkeypatch.setitem(FAMILIES, "granite", (GraniteForCausalLM, GraniteConfig, scales))
+    same(build_model("granite"), make_chains()[-1:])
+
+
+@pytest.mark.parametrize(
+    "model_class, config, says",
+    [
+        (GptOssForCausalLM, GptOssConfig(**SIZES, head_dim=8, num_local_experts=2, num_experts_per_tok=1), "or sinks"),
+        (Gemma2ForCausalLM, Gemma2Config(**SIZES, head_dim=8), "how its parts add up is not known"),
+        (BloomForCausalLM, BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_head=4), "attention be replaced"),
+    ],
+)
+def test_attention_that_it_lacks_is_refused(model_class, config, says):
+    with pytest.raises(InputError, match=says):
+        probed(model_class(config), make_chains())
+
+
+def test_a_model_of_recurrent_depth_is_refused():
+    with pytest.raises(InputError, match="is of recurrent depth: its chains cannot be probed yet"):
+        probed(make_recurrent(), make_chains())
+
+
+def test_attention_with_soft_capping_is_refused(qwen):
+    heads = torch.zeros(1, 4, 3, 16)
+    with pytest.raises(InputError, match="soft-capping"):
+        pieces.Row(qwen).attend(qwen.model.layers[0].self_attn, heads, heads, heads, None, softcap=30.0)

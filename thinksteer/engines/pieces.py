@@ -65,14 +65,16 @@ class Row:
         self._pieces: Sequence[Piece] = ()
         self._stems: dict[int, tuple[Tensor, Tensor]] = {}  # of each layer, [kv_heads, T, head_dim]
 
-    def states(self, pieces: Sequence[Piece]) -> Tensor:
-        """The states `[T, D]` behind the final norm, of pieces one behind the other: all stems, or none."""
+    def logits(self, pieces: Sequence[Piece], at: Tensor) -> Tensor:
+        """The model's logits `[N, V]` at N indices of the row of these pieces, one behind the other: all stems, or
+        none."""
         self._pieces, device = pieces, self.model.device
-        return self.model.base_model(
+        return self.model(
             input_ids=torch.tensor([[one for piece in pieces for one in piece.ids]], device=device),
             position_ids=torch.tensor([[one for piece in pieces for one in piece.places]], device=device),
             use_cache=False,
-        ).last_hidden_state[0]
+            logits_to_keep=at.to(device),
+        ).logits[0]
 
     def attend(
         self,

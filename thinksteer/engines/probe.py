@@ -57,7 +57,7 @@ def stem_length(chain: Chain) -> int:
     return max([1, *(begin_of(chain, fork) for fork in chain.forks)])
 
 
-def packed(items: Iterable[Item], length: Callable[[Item], int], limit: int) -> list[list[Item]]:
+def packed(items: Iterable[Item], length: Callable[[Item], float], limit: float) -> list[list[Item]]:
     """In their order, as many together as are not longer than the limit, but one at least."""
     packs: list[list[Item]] = []
     for item in items:
@@ -78,10 +78,6 @@ class Forks:
 
     piece: Piece
     numbers: list[int]
-
-    @property
-    def length(self) -> int:
-        return len(self.piece.ids)
 
 
 class Prober:
@@ -106,23 +102,29 @@ class Prober:
         for chain, count in zip(chains, counts, strict=True):
             forks += self._forks(chain, begin, first)
             begin, first = begin + stem_length(chain), first + count
-        self._states([self._stem(chain) for chain in chains])
-        found = [self._steps(some) for some in packed(forks, lambda one: one.length, PASS_TOKENS)]
+        self._logits([self._stem(chain) for chain in chains], torch.empty(0, dtype=torch.long))
+        found = [self._steps(some) for some in packed(forks, self._share, 1)]
         order = [number for one in forks for number in one.numbers]
         steps = torch.cat(found)[torch.tensor(order).argsort()] if found else torch.empty(0, len(self.tokens))
         return list(steps.split(counts))
 
+    def _share(self, forks: Forks) -> float:
+        """Of what one pass may take."""
+        logits = len(forks.numbers) * len(self.branches) * self.row.model.config.vocab_size
+        return max(len(forks.piece.ids) / PASS_TOKENS, logits / LOGITS)
+
     def _steps(self, forks: Sequence[Forks]) -> Tensor:
         """Of forks that are read in one pass: `[forks, tokens]`."""
-        states = self._states([one.piece for one in forks]).split([one.length for one in forks])
-        # The last token of each tail, then each branch but the empty one.
-        read = [part.unflatten(0, (len(one.numbers), -1)) for part, one in zip(states, forks, strict=True)]
-        ends = torch.cat([part[:, -len(self.branches) :] for part in read])  # [forks, branches, D]
-        head = self.row.model.get_output_embeddings()
-        some = max(1, LOGITS // (len(self.branches) * head.out_features))
-        return torch.cat([self._logs(head(part)) for part in ends.split(some)])
+        begin, ends = 0, []
+        for one in forks:
+            end = begin + len(one.piece.ids)
+            own = torch.arange(begin, end).unflatten(0, (len(one.numbers), -1))
+            ends.append(own[:, -len(self.branches) :])  # the end of each tail, and what each branch but the first adds
+            begin = end
+        logits = self._logits([one.piece for one in forks], torch.cat(ends).flatten())
+        return self._weighed(logits.unflatten(0, (-1, len(self.branches))))
 
-    def _logs(self, logits: Tensor) -> Tensor:
+    def _weighed(self, logits: Tensor) -> Tensor:
         """Log-probabilities `[forks, tokens]` from `[forks, branches, V]`."""
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         totals = logits.logsumexp(dim=-1)
@@ -130,11 +132,11 @@ class Prober:
             raise InputError("the model's logits are not finite; use a smaller --direction_weight or another --dtype")
         return (logits[:, self.branch_of, self.tokens] - totals[:, self.branch_of]).cpu()
 
-    def _states(self, pieces: Sequence[Piece]) -> Tensor:
+    def _logits(self, pieces: Sequence[Piece], at: Tensor) -> Tensor:
         for index, where in enumerate(self.conditions):
             held = [one for piece in pieces for one in piece.held[index]]
             self.masks[where] = torch.tensor([held], device=self.row.model.device)
-        return self.row.states(pieces)
+        return self.row.logits(pieces, at)
 
     def _gate(self, chain: Chain) -> Gate:
         return Gate(self.conditions, Follower(len(chain.prompt_ids), *self.marks))
