@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -32,28 +32,25 @@ class Piece:
     stem: slice | None = None
     before: Tensor | None = None
     leads: Tensor | None = None
-    _masks: dict[int | None, Tensor | None] = field(default_factory=dict)
 
     def mask(self, window: int | None, like: Tensor) -> Tensor | None:
         """What is added to the scores `[T, stem + T]` of a layer that attends to so many tokens (None: to all). None:
         each token sees those up to itself."""
         if window is not None and window > max(self.places):
             window = None
-        if window not in self._masks:  # once for all layers
-            plain = self.stem is None and window is None
-            self._masks[window] = None if plain else self._mask(window, like)
-        return self._masks[window]
-
-    def _mask(self, window: int | None, like: Tensor) -> Tensor:
-        columns = places = torch.tensor(self.places)
+        if self.stem is None and window is None:
+            return None
+        place = {"device": like.device}
+        columns = places = torch.tensor(self.places, **place)
         if self.stem is None:
-            seen = torch.ones(len(places), len(places), dtype=torch.bool).tril()
+            seen = torch.ones(len(places), len(places), dtype=torch.bool, **place).tril()
         else:
-            above = torch.arange(self.stem.stop - self.stem.start)
-            seen, columns = torch.cat([above < self.before[:, None], self.leads], dim=1), torch.cat([above, places])
+            above, before = torch.arange(self.stem.stop - self.stem.start, **place), self.before.to(**place)
+            seen = torch.cat([above < before[:, None], self.leads.to(**place)], dim=1)
+            columns = torch.cat([above, places])
         if window is not None:
             seen &= columns > places[:, None] - window
-        return torch.zeros(seen.shape, dtype=like.dtype).masked_fill_(~seen, -torch.inf).to(like.device)
+        return torch.zeros(seen.shape, dtype=like.dtype, **place).masked_fill_(~seen, -torch.inf)
 
 
 class Row:
@@ -63,12 +60,13 @@ class Row:
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
         self._pieces: Sequence[Piece] = ()
+        self._masks: dict[tuple[Piece, int | None], Tensor | None] = {}  # of this pass, the same for many layers
         self._stems: dict[int, tuple[Tensor, Tensor]] = {}  # of each layer, [kv_heads, T, head_dim]
 
     def logits(self, pieces: Sequence[Piece], at: Tensor) -> Tensor:
         """The model's logits `[N, V]` at N indices of the row of these pieces, one behind the other: all stems, or
         none."""
-        self._pieces, device = pieces, self.model.device
+        self._pieces, self._masks, device = pieces, {}, self.model.device
         return self.model(
             input_ids=torch.tensor([[one for piece in pieces for one in piece.ids]], device=device),
             position_ids=torch.tensor([[one for piece in pieces for one in piece.places]], device=device),
@@ -103,7 +101,9 @@ class Row:
             if not are_stems:
                 stems = (kept[:, piece.stem] for kept in self._stems[module.layer_idx])
                 read = tuple(torch.cat(both, dim=1) for both in zip(stems, read, strict=True))
-            mask = piece.mask(sliding_window, query)
+            if (piece, sliding_window) not in self._masks:
+                self._masks[piece, sliding_window] = piece.mask(sliding_window, query)
+            mask = self._masks[piece, sliding_window]
             shared = (one[:, None].expand(-1, queries.shape[1], -1, -1) for one in read)
             output = scaled_dot_product_attention(
                 queries[:, :, own], *shared, attn_mask=mask, is_causal=mask is None, scale=scaling
