@@ -8,7 +8,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 case ${1:-} in
     demo) responses=1500 steered=200 seeds=(0) ;;
-    full) responses=3000 steered=1000 seeds=(0 1 2) ;;
+    full) responses=3000 steered=500 seeds=(0 1 2) ;;
     *) echo "error: say demo or full" >&2 && exit 2 ;;
 esac
 root=${ARTIFACTS:-artifacts/$1}
