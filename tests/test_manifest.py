@@ -108,11 +108,50 @@ def test_an_interrupted_run_that_wrote_nothing_binds_nobody(tmp_path):
     assert make(output, {"other": 1})
 
 
-def test_an_empty_file_that_a_failed_run_left_binds_nobody_but_one_being_written_does(tmp_path):
+def test_a_run_that_fails_before_anything_is_made_leaves_no_trace(tmp_path):
     output = tmp_path / "a.jsonl"
     with pytest.raises(InputError), run(output, SETTINGS, [], overwrite=False), RecordLog(output):
         raise InputError("no such model")
-    assert output.exists() and make(output, {"other": 1}) and read(output)["settings"] == {"other": 1}
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_what_was_to_be_overwritten_is_back_if_the_new_run_fails_at_once(tmp_path, folder):
+    output = tmp_path / "a"
+    inner = output / "file" if folder else output
+
+    def overwrite(error: BaseException, content: str | None = None) -> None:
+        with pytest.raises(type(error)), run(output, SETTINGS | {"seed": 8}, [], overwrite=True):
+            assert not output.exists()
+            if content:
+                write_json(inner, content)
+            raise error
+
+    def files() -> dict[str, bytes]:
+        return {str(path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    with run(output, SETTINGS, [], overwrite=False):
+        write_json(inner, "first")
+    before = files()
+    overwrite(InputError("too few examples"))
+    assert files() == before
+    overwrite(KeyboardInterrupt(), "half")  # something is made: the next run may go on with it
+    assert json.loads(inner.read_text()) == "half" and read(output)["settings"]["seed"] == 8
+    overwrite(InputError("too few examples"))
+    assert files() == before
+    with run(output, SETTINGS | {"seed": 9}, [], overwrite=True):
+        write_json(inner, "new")
+    assert sorted(files()) == sorted(before) and json.loads(inner.read_text()) == "new"
+
+
+def test_an_empty_file_that_a_killed_run_left_binds_nobody_but_one_being_written_does(tmp_path):
+    output = tmp_path / "a.jsonl"
+    with run(output, SETTINGS, [], overwrite=False):
+        write_json(manifest_path(output), read(output) | {"finished": None})
+        killed = manifest_path(output).read_bytes()
+        output.touch()
+    manifest_path(output).write_bytes(killed)
+    assert make(output, {"other": 1}) and read(output)["settings"] == {"other": 1}
     with run(tmp_path / "b.jsonl", SETTINGS, [], overwrite=False), RecordLog(tmp_path / "b.jsonl"):
         with pytest.raises(InputError, match="another process"):
             make(tmp_path / "b.jsonl", {"other": 1})
@@ -176,6 +215,22 @@ def test_missing_and_unfinished_inputs_are_refused(tmp_path):
         make(tmp_path / "out.json", inputs=[source])
     make(source, {})
     assert make(tmp_path / "out.json", inputs=[source])
+
+
+def test_a_finished_input_that_ends_within_a_line_or_whose_manifest_is_none_is_refused(tmp_path):
+    source = tmp_path / "in.jsonl"
+    with run(source, {}, [], overwrite=False):
+        source.write_text("1\n2\n")
+    assert make(tmp_path / "out.json", inputs=[source])
+    source.write_text("1\n2")
+    with pytest.raises(InputError, match=r"in\.jsonl ends within a line.*--overwrite"):
+        make(tmp_path / "out.json", inputs=[source])
+    for broken in ("[]", "{}"):
+        manifest_path(source).write_text(broken)
+        with pytest.raises(InputError, match=r"in\.jsonl\.run\.json is no JSON object with settings, inputs, finished"):
+            make(tmp_path / "out.json", inputs=[source])
+    manifest_path(source).unlink()  # of a user's own: its last line need not end
+    assert make(tmp_path / "new.json", inputs=[source])
 
 
 @pytest.mark.parametrize(

@@ -23,9 +23,8 @@ def read_annotations(path: Path, records: Path | None = None) -> dict[Key, Annot
     if not path.is_file():
         raise InputError(f"{path} is missing: make it with scripts.annotate")
     if records is not None:
-        manifest = store.manifest_path(path)
-        facts = store.read_json(manifest) if manifest.exists() else {"finished": None}
-        if facts["finished"] is None:
+        facts = store.manifest_of(path)
+        if facts is None or facts["finished"] is None:
             raise InputError(f"{path} is not finished: run scripts.annotate again, it goes on")
         if not {store.sha256(part) for part in store.record_files(records)} <= set(facts["inputs"].values()):
             raise InputError(f"{path} was made from other responses than {records} holds now: --overwrite it")

@@ -127,14 +127,17 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file. InputError if it is missing or broken."""
+def read_json(path: Path, *keys: str) -> Any:
+    """Read a JSON file. InputError if it is missing or broken or, with `keys`, if it is no object that has them."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8-sig"))  # editors may put a byte order mark before it
     except FileNotFoundError:
         raise InputError(f"{path} is missing: run the stage that writes it") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON ({error}): restore it or make it again") from None
+    if keys and not (isinstance(value, dict) and value.keys() >= set(keys)):
+        raise InputError(f"{path} is no JSON object with {', '.join(keys)}: restore it or make it again")
+    return value
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -159,7 +162,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
     except FileNotFoundError:
         raise InputError(f"{path} is missing: run the stage that writes it") from None
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:  # OSError: it is a folder
         raise InputError(f"{path} is not a safetensors file ({error}): restore it or make it again") from None
 
 

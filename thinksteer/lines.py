@@ -19,6 +19,13 @@ def whole_lines(path: Path) -> Iterator[tuple[str, bytes]]:
                 yield f"{path}:{number}", line
 
 
+def cut(path: Path) -> bool:
+    """Whether the file ends within a line."""
+    with open(path, "rb") as file:
+        file.seek(max(0, path.stat().st_size - 1))
+        return file.read() not in (b"", b"\n")
+
+
 def encode(value: Mapping[str, Any]) -> bytes:
     """One line, UTF-8, ending in a line break."""
     # Half of a surrogate pair has no UTF-8; its backslash escape is what JSON writes for it.
@@ -58,8 +65,10 @@ class LineLog(ABC):
         self._synced = time.monotonic()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         os.fsync(self._file.fileno())
+        if kind is not None and not os.fstat(self._file.fileno()).st_size:
+            self.path.unlink(missing_ok=True)  # what failed before its first line leaves no file
         self._file.close()
 
     def write(self, value: Mapping[str, Any]) -> None:

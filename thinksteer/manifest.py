@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -19,6 +19,7 @@ import torch
 
 from thinksteer.files import claim, read_json, sha256, write_json
 from thinksteer.journal import record_files
+from thinksteer.lines import cut
 from thinksteer.records import InputError
 
 FOLDERS = ("responses", "directions", "steering", "heads", "models", "evaluations", "reports")
@@ -50,17 +51,21 @@ def run(output: Path, settings: Mapping[str, Any], inputs: Sequence[Path], overw
     written; on a clean exit it gets its `finished` time. What an interrupted run with the same settings and inputs
     left is kept if it is a file (a `RecordLog` goes on with it), removed if it is a folder (whole or made again).
 
-    InputError: an input is missing or itself unfinished; the output is there but was made from other settings or
-    inputs (each difference is listed), or has no manifest. `overwrite` removes output and manifest first.
+    InputError: an input is missing, cut or itself unfinished; the output is there but was made from other settings or
+    inputs (each difference is listed), or has no manifest. `overwrite` makes it anew. A run that fails before anything
+    is made leaves no trace: no manifest, and what it was to overwrite is back in its place.
     """
     settings = json.loads(json.dumps(settings, default=os.fspath, allow_nan=False))
     hashes = _hash_inputs(inputs, _root(output))
     manifest = manifest_path(output)
-    if overwrite or _failed_at_once(output, manifest):
-        _remove(output, manifest)
+    if overwrite:
+        _set_aside(output, manifest)
+    elif _failed_at_once(output):
+        with _claimed(output):
+            output.unlink()
     facts = _facts(settings, hashes)
     if output.exists():  # else a manifest alone protects nothing
-        earlier = read_json(manifest) if manifest.exists() else None
+        earlier = manifest_of(output)
         _require_same(output, earlier, facts)
         if earlier["finished"] is not None:
             yield Run(output, finished=True)
@@ -70,12 +75,27 @@ def run(output: Path, settings: Mapping[str, Any], inputs: Sequence[Path], overw
             shutil.rmtree(output)
     write_json(manifest, facts)
     state = Run(output, finished=False)
-    yield state
+    try:
+        yield state
+    except BaseException:
+        if not output.exists():
+            manifest.unlink(missing_ok=True)
+            if overwrite:
+                _bring_back(output, manifest)
+        raise
     write_json(manifest, facts | {"finished": _now(), "device": state.device or _device()})
+    for path in (output, manifest):
+        _delete(_aside(path))
 
 
 def manifest_path(output: Path) -> Path:
     return output.with_name(f"{output.name}.run.json")
+
+
+def manifest_of(output: Path) -> dict[str, Any] | None:
+    """What the manifest of an output says, None if it has none. InputError if the manifest is broken."""
+    path = manifest_path(output)
+    return read_json(path, "settings", "inputs", "finished") if path.exists() else None
 
 
 def _facts(settings: dict[str, Any], hashes: dict[str, str]) -> dict[str, Any]:
@@ -115,22 +135,46 @@ def _changes(prefix: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> lis
     return [f"{prefix}{name}: {before} -> {after}" for name, before, after in pairs if before != after]
 
 
-def _failed_at_once(output: Path, manifest: Path) -> bool:
-    """Whether a run made the file and stopped, as where its model cannot be loaded: nothing in it is to be guarded."""
-    empty = output.is_file() and not output.stat().st_size
-    return empty and manifest.exists() and read_json(manifest)["finished"] is None
+def _failed_at_once(output: Path) -> bool:
+    """Whether a run was killed before it wrote anything into the file that it made: there is nothing to be guarded."""
+    earlier = manifest_of(output) if output.is_file() and not output.stat().st_size else None
+    return earlier is not None and earlier["finished"] is None
 
 
-def _remove(output: Path, manifest: Path) -> None:
-    if output.is_dir():
-        if not manifest.exists():
-            raise InputError(f"{output} has no {manifest.name}, so it may not be ours to remove: move it away")
-        shutil.rmtree(output)
-    elif output.exists():
-        with open(output, "rb") as file:
-            claim(file, output)
-            output.unlink()
-    manifest.unlink(missing_ok=True)
+def _aside(path: Path) -> Path:
+    """Where a file or folder waits until the run that overwrites it has finished."""
+    return path.with_name(f".{path.name}.before")
+
+
+def _set_aside(output: Path, manifest: Path) -> None:
+    if output.is_dir() and not manifest.exists():
+        raise InputError(f"{output} has no {manifest.name}, so it may not be ours to remove: move it away")
+    older = _aside(output).exists()  # a run that was to overwrite it was killed
+    with _claimed(output):
+        for path in (output, manifest):
+            if older:
+                _delete(path)
+            elif path.exists():
+                path.replace(_aside(path))
+
+
+def _bring_back(output: Path, manifest: Path) -> None:
+    for path in (output, manifest):
+        if _aside(path).exists():
+            _aside(path).replace(path)
+
+
+@contextmanager
+def _claimed(path: Path) -> Iterator[None]:
+    """InputError if another process is writing the file, if it is one."""
+    with ExitStack() as stack:
+        if path.is_file():
+            claim(stack.enter_context(open(path, "rb")), path)
+        yield
+
+
+def _delete(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _hash_inputs(inputs: Sequence[Path], root: Path) -> dict[str, str]:
@@ -139,9 +183,11 @@ def _hash_inputs(inputs: Sequence[Path], root: Path) -> dict[str, str]:
     for path in files:
         if not path.is_file():
             raise InputError(f"{path} is missing: run the stage that writes it")
-        manifest = manifest_path(path)
-        if manifest.exists() and read_json(manifest)["finished"] is None:
-            raise InputError(f"{path} is not finished: run again the command in {manifest.name}, it goes on")
+        made = manifest_of(path)
+        if made and made["finished"] is None:
+            raise InputError(f"{path} is not finished: run again the command in {manifest_path(path).name}, it goes on")
+        if made and path.suffix == ".jsonl" and cut(path):
+            raise InputError(f"{path} ends within a line, so it was cut: restore it, or make it again with --overwrite")
         place = path.resolve()
         inside = place.is_relative_to(root)
         hashes[str(place.relative_to(root) if inside else place)] = sha256(path)

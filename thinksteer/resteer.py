@@ -21,7 +21,7 @@ def edits_of(root: Path, model: str, file: Path, reader: Reader) -> tuple[Path, 
     flags = interventions.flags_of(settings)
     method = interventions.chosen(METHODS[settings["method"]], flags)
     source = store.direction_path(root, model, settings["direction"])
-    inputs = store.read_json(store.manifest_path(store.record_files(file)[0]))["inputs"]
+    inputs = store.manifest_of(store.record_files(file)[0])["inputs"]
     if not source.is_file() or store.sha256(source) not in inputs.values():
         raise InputError(f"{source} is not what {file} was made with: steer anew, or give --unsteered")
     vectors = interventions.read_vectors(source, method, flags)

@@ -21,7 +21,7 @@ from thinksteer.files import (
     write_text,
 )
 from thinksteer.journal import SHARD, RecordLog, iterate_records, read_records, record_files, shard_path
-from thinksteer.manifest import Run, manifest_path, run
+from thinksteer.manifest import Run, manifest_of, manifest_path, run
 from thinksteer.records import InputError
 
 __all__ = [
@@ -49,6 +49,7 @@ __all__ = [
     "level_effects_path",
     "lm_eval_path",
     "load_torch",
+    "manifest_of",
     "manifest_path",
     "metrics_path",
     "model_path",
@@ -237,9 +238,8 @@ def is_complete(path: Path) -> bool:
 
 def run_settings(output: Path) -> dict[str, Any] | None:
     """The settings an artifact was made with; None if its run has not finished."""
-    manifest = manifest_path(record_files(output)[0] if output.suffix == ".jsonl" else output)
-    facts = read_json(manifest) if manifest.exists() else {"finished": None}
-    return facts["settings"] if facts["finished"] is not None else None
+    facts = manifest_of(record_files(output)[0] if output.suffix == ".jsonl" else output)
+    return facts["settings"] if facts and facts["finished"] is not None else None
 
 
 def read_direction(path: Path) -> Tensor:
