@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import subprocess
@@ -121,7 +122,26 @@ def test_a_script_ends_with_a_status_and_a_line_not_a_traceback(capsys):
     assert end(stop, capsys)[0] == 130
 
 
+def test_what_the_disk_says_is_one_line_with_a_cure(tmp_path, capsys):
+    (tmp_path / "file").write_text("1")
+
+    def full():  # as a write to a full disk raises it
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for main, culprit, cure in (
+        (lambda: (tmp_path / "file" / "a").mkdir(), f"{tmp_path}/file/a: Not a directory", "give another path"),
+        (lambda: (tmp_path / "file").mkdir(), f"{tmp_path}/file: File exists", "give another path"),
+        (tmp_path.read_text, f"{tmp_path}: Is a directory", "give another path"),
+        ((tmp_path / "none").read_text, f"{tmp_path}/none: No such file", "correct the path"),
+        (full, "error: No space left on device", "make room"),
+    ):
+        code, error = end(main, capsys)
+        assert code == 2 and culprit in error and cure in error and error.count("\n") == 1
+
+
 def test_other_errors_keep_their_traceback(capsys):
+    with pytest.raises(ConnectionResetError):
+        cli.run(lambda: (_ for _ in ()).throw(ConnectionResetError(errno.ECONNRESET, "gone")))
     with pytest.raises(ZeroDivisionError):
         cli.run(lambda: print(1 // 0))
 

@@ -1,6 +1,7 @@
 """What the scripts' command lines share: flag groups, checked values, and how a script ends."""
 
 import argparse
+import errno
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -15,6 +16,19 @@ from thinksteer.thinking import TEMPLATES
 
 STOPPED = 130  # exit status after Ctrl-C, as in shells; USAGE is argparse's
 USAGE = 2
+MOVED = "move it away, or give another path"
+CURES = {  # of what the disk says; any other error is a fault of ours, and shows its traceback
+    errno.EACCES: "change its permissions, or give another path",
+    errno.EPERM: "change its permissions, or give another path",
+    errno.EROFS: "give a path that can be written to",
+    errno.EISDIR: MOVED,
+    errno.ENOTDIR: MOVED,
+    errno.EEXIST: MOVED,
+    errno.ENOENT: "correct the path",
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.ENOSPC: "make room on the disk; the same command goes on",
+    errno.EDQUOT: "make room within your quota; the same command goes on",
+}
 
 
 class Parser(argparse.ArgumentParser):
@@ -179,14 +193,20 @@ def add_batch_tokens(parser: argparse.ArgumentParser) -> None:
 
 
 def run(main: Callable[[], None]) -> NoReturn:
-    """Run a script's `main` and exit: 0; 2 and one line for the user's errors; 130 if stopped (Ctrl-C, SIGTERM, or
-    SIGUSR1, which schedulers send ahead of the time limit)."""
+    """Run a script's `main` and exit: 0; 2 and one line for the user's errors and the disk's; 130 if stopped (Ctrl-C,
+    SIGTERM, or SIGUSR1, which schedulers send ahead of the time limit)."""
     for request in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(request, signal.default_int_handler)
     try:
         main()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(USAGE)
+    except OSError as error:
+        if error.errno not in CURES:
+            raise
+        where = "" if error.filename is None else f"{error.filename}: "
+        print(f"error: {where}{error.strerror}: {CURES[error.errno]}", file=sys.stderr)
         sys.exit(USAGE)
     except KeyboardInterrupt:
         print("stopped; run the same command to go on", file=sys.stderr)
