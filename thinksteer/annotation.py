@@ -7,9 +7,10 @@ the tokens are those that were generated.
 """
 
 import re
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 from thinksteer.records import InputError, Passage, Record, Span
 from thinksteer.thinking import Reader
@@ -155,16 +156,22 @@ def locate(text: str, pieces: Sequence[str]) -> list[tuple[int, int] | None]:
     """
     places = [place for place, letter in enumerate(text) if not letter.isspace()]
     solid_text = "".join(text[place] for place in places)
+    pieces = ["".join(piece.split()) for piece in pieces]
+    if "".join(pieces) == solid_text:  # a whole copy; looped chains of thought have a piece at thousands of places
+        edges = pairwise(accumulate(map(len, pieces), initial=0))
+        return [(places[start], places[end - 1] + 1) if start < end else None for start, end in edges]
     # The ways to place the pieces so far that are worth going on with: the more covered, the later they end.
     ends, covers, ways = [0], [0], [None]
-    for index, piece in enumerate("".join(piece.split()) for piece in pieces):
+    for index, piece in enumerate(pieces):
         found = []
         start = solid_text.find(piece) if piece else -1
         while start >= 0:
             way = bisect_left(ends, start + 1) - 1
-            end = start + len(piece)
-            found.append((end, covers[way] + len(piece), (index, start, end, ways[way])))
-            start = solid_text.find(piece, start + 1)
+            end, cover = start + len(piece), covers[way] + len(piece)
+            if cover > covers[bisect_right(ends, end) - 1]:
+                found.append((end, cover, (index, start, end, ways[way])))
+            # Behind all earlier pieces, a later place covers no more.
+            start = -1 if way == len(ends) - 1 else solid_text.find(piece, start + 1)
         merged = sorted([*zip(ends, covers, ways, strict=True), *found], key=lambda way: (way[0], -way[1]))
         ends, covers, ways = [], [], []
         for end, cover, way in merged:

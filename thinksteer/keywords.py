@@ -16,7 +16,7 @@ new thought begins it anew.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 INITIALIZING, DEDUCTION, KNOWLEDGE = "initializing", "deduction", "adding-knowledge"
 EXAMPLE, UNCERTAINTY, BACKTRACKING = "example-testing", "uncertainty-estimation", "backtracking"
@@ -118,12 +118,14 @@ REST = (
 )
 
 _LEADING = re.compile(r"^\W*(?:\d+[.)]\s+)?\W*")  # bullets, numbers of lists, markup
-_SENTENCE_END = re.compile(r"[.!?]+[\"')\]*_”’]*(?=\s)|[。！？]+|\n")
+# Only from the first of a row of full stops on, and abbreviations only in the last characters: there may be thousands.
+_SENTENCE_END = re.compile(r"(?<![.!?])[.!?]+[\"')\]*_”’]*(?=\s)|[。！？]+|\n")
 # A full stop after these ends no sentence: "e.g.", "Dr.", and the number or letter of a list's item.
-_ABBREVIATED = re.compile(
-    r"(?:\b(?:e\.g|i\.e|cf|vs|etc|approx|resp|eq|eqs|fig|sec|ch|mr|mrs|ms|dr|prof|st|jr)\.|^\s*[(*]*(?:\d+|[a-z])\.\**)$",
-    re.IGNORECASE,
+_ABBREVIATION = re.compile(
+    r"\b(?:e\.g|i\.e|cf|vs|etc|approx|resp|eq|eqs|fig|sec|ch|mr|mrs|ms|dr|prof|st|jr)\.$", re.IGNORECASE
 )
+_LONGEST = len("approx.")
+_ITEM = re.compile(r"\s*[(*]*(?:\d+|[a-z])\.\**", re.IGNORECASE)
 _WORD = re.compile(r"[^\W_]+(?:[.,'][^\W_]+)*|[-+*/=<>^]")
 _FUNCTION_WORDS = """
 a an and are as at be been but by can do does for from had has have he her his how i if in into is it its let me my need
@@ -155,12 +157,16 @@ def sentences(text: str, begin: int, end: int) -> Iterator[tuple[int, int]]:
     that white space follows, unless it belongs to an abbreviation or to the number of a list's item."""
     start = begin
     for place in (*(match.end() for match in _SENTENCE_END.finditer(text, begin, end)), end):
-        piece = text[start:place]
-        if place < end and text[place - 1] == "." and _ABBREVIATED.search(piece):
+        if place < end and text[place - 1] == "." and _abbreviated(text, start, place):
             continue
+        piece = text[start:place]
         if piece.strip():
             yield start + len(piece) - len(piece.lstrip()), start + len(piece.rstrip())
         start = place
+
+
+def _abbreviated(text: str, start: int, end: int) -> bool:
+    return bool(_ABBREVIATION.search(text, max(start, end - _LONGEST), end) or _ITEM.fullmatch(text, start, end))
 
 
 def repeats(sentence: str, question: str) -> bool:
@@ -186,6 +192,7 @@ def _fits(groups: tuple[Cues, ...], said: str, first: bool) -> str | None:
     return next((cues.label for cues in groups if (first or not cues.first) and cues.pattern.search(said)), None)
 
 
+@lru_cache(maxsize=2)  # the question's are asked for with every sentence
 def _words(text: str) -> list[str]:
     return _WORD.findall(text.lower().replace("’", "'"))
 

@@ -8,7 +8,7 @@ _PUBLISHED = re.compile(r"answer is \(?([ABCDEFGHIJ])\)?")
 _OPTION = r"(?:\([A-J]\)|[A-J](?=\s*(?:[.,;:!?&/]|and\b|or\b|\n|$)))"
 _STATED = re.compile(rf"answer is ({_OPTION}(?:\s*(?:,|&|/|\band\b|\bor\b)+\s*{_OPTION})*)")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
-_NEXT_QUESTION = re.compile(r"^\s*(?:Q|Question):", re.MULTILINE)
+_NEXT_QUESTION = re.compile(r"^[^\S\n]*(?:Q|Question):", re.MULTILINE)  # within a line: empty ones are many
 
 
 def published_letter(text: str) -> str | None:
