@@ -186,7 +186,8 @@ def summarise(args: argparse.Namespace, reader: Reader, one: Task) -> None:
     told = [Told(at, record.question, token_texts(record, reader)) for at, record in shown]
     asking = f"Broken off every {args.every} tokens; what asks for the answer: {args.suffix!r}"
     notes = [asking, f"The first {len(shown)} of {len(chains)} chains. {described_counts(about['counts'])}"]
-    store.write_text(beside("html"), page(f"Answer confidence: {one.output.stem}", notes, told))
+    title = "Answer confidence: " + "/".join(one.output.with_suffix("").parts[-2:])
+    store.write_text(beside("html"), page(title, notes, told))
 
 
 def followed(chains: Sequence[Trajectory]) -> str:

@@ -141,6 +141,7 @@ def test_beside_each_file_are_its_numbers_its_figures_and_its_page(root):
     for name in ("trajectories", "exits", "reliability"):
         assert output.with_name(f"arithmetic.{name}.png").read_bytes().startswith(b"\x89PNG")
     page = output.with_name("arithmetic.html").read_text(encoding="utf-8")
+    assert f"<h1>Answer confidence: {MODEL}/{DATASET}</h1>" in page
     assert page.count("<pre>") == 6 and "&lt;think&gt;" in page and "<think>" not in page
     manifest = store.read_json(store.manifest_path(output))
     assert manifest["settings"]["choices"][:2] == ["10", "11"] and manifest["finished"]

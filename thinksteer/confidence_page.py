@@ -70,7 +70,7 @@ def _colours() -> str:
 
 
 def _legend() -> str:
-    cells = "".join(f'<span class="p{step}">{step / STEPS:.1f}</span>' for step in range(STEPS + 1))
+    cells = "<wbr>".join(f'<span class="p{step}">{step / STEPS:.1f}</span>' for step in range(STEPS + 1))
     return (
         f'<p class="legend">probability of the answer {cells}</p>\n<p class="note">Tokens have the colour of the first '
         "place behind them where the chain was broken off; the bar marks the end of thinking. The numbers show under "
