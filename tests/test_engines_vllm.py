@@ -321,12 +321,12 @@ def digits(hf, text: str) -> tuple[int, ...]:
 
 @pytest.fixture(scope="module")
 def chains(ref, hf, asked) -> list[Chain]:
-    """Chains of thought with forks every 20 tokens."""
+    """Chains of thought with forks every 20 tokens, one with forks at every token."""
     closing, suffix = tails(ref.template, hf.tokenizer, "\n\n\\boxed{")
     made = []
-    for request in asked[:12]:
+    for index, request in enumerate(asked[:12]):
         (response,) = hf.generate([request], GREEDY)
-        places = range(0, len(response.token_ids), 20)
+        places = range(0, len(response.token_ids) + 1, 20 if index else 1)
         forks = tuple(Fork(at, closing if at else suffix) for at in places)
         made.append(Chain(request.id, 0, request.prompt_ids, response.token_ids, forks))
     return made
@@ -344,3 +344,29 @@ def test_probabilities_at_forks_are_those_of_transformers(name, hf, vllm, chains
     if name != "unsteered":
         plain = dict(hf.probe(chains, answers))
         assert max((plain[chain] - expected[chain]).abs().max() for chain in chains) > 0.1
+
+
+def test_forks_share_what_their_chain_has_cached(hf, vllm, chains):
+    """And an answer may be any of more tokens than vLLM weighs in one request."""
+    assert vllm.forget()
+    answers = [(token,) for token in range(300)]
+    found, expected = (dict(engine.probe(chains, answers)) for engine in (vllm, hf))
+    for chain, logs in found.items():
+        torch.testing.assert_close(logs, expected[chain].double(), rtol=0, atol=1e-3)
+    forks = [len(chain.prompt_ids) + fork.at + len(fork.tail) for chain in chains for fork in chain.forks]
+    assert vllm.cache_use.tokens == 3 * sum(forks)
+    assert vllm.cache_use.share > 0.7
+
+
+def test_probing_may_end_early_and_names_what_is_too_long(hf, vllm, chains):
+    results = vllm.probe(chains, [(5,)])
+    next(results)
+    results.close()
+    assert next(vllm.probe(chains[:1], [(5,)]))[0] == chains[0]
+    with pytest.raises(InputError, match=f"{chains[0].id} sample 0 has .* tokens with its tail and answer"):
+        next(vllm.probe(chains, [(5,) * 10_000]))
+    with pytest.raises(InputError, match="nothing to weigh"):
+        next(vllm.probe(chains, []))
+    assert list(vllm.probe([], [(5,)])) == []
+    bare = replace(chains[0], forks=())
+    assert next(vllm.probe([bare], [(5,)]))[1].shape == (0, 1)
