@@ -124,10 +124,20 @@ def test_a_seed_of_any_size_is_one_modulo_two_to_the_64():
 
 
 def test_logits_that_are_not_finite_are_an_error():
-    broken = torch.tensor([[0.0, float("nan")]])
-    for temperature in (0.0, 1.0):
-        with pytest.raises(InputError, match="not finite"):
-            choose(broken, np.zeros(1), [[0]], [0], sampling(temperature=temperature))
+    for value in (torch.nan, torch.inf):
+        broken = torch.tensor([[0.0, 1.0], [0.0, value]])
+        for rule in (sampling(temperature=0.0), sampling(), sampling(top_p=0.9), sampling(top_k=1)):
+            with pytest.raises(InputError, match="not finite"):
+                choose(broken, np.zeros(2), [[0]] * 2, [0] * 2, rule)
+    allowed = torch.tensor([[0.0, -torch.inf]])
+    assert choose(allowed, np.full(1, 0.99), [[0]], [0], sampling(top_p=0.9)).tolist() == [0]
+
+
+@pytest.mark.parametrize("value", ["hot", True, torch.nan, -1.0, [0.6]])
+def test_a_generation_config_that_states_no_number_is_named(value):
+    with pytest.raises(InputError, match=r"temperature is .*; it must be 0 .*generation_config\.json"):
+        sampling_from({"temperature": value}, 9)
+    assert sampling_from({"temperature": None, "top_k": None}, 9) == Sampling(9, 1.0, 1.0, 0)
 
 
 def test_what_the_generation_config_leaves_out_is_off():

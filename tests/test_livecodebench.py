@@ -158,9 +158,7 @@ def test_tests_that_unpack_to_too_much_are_refused(tmp_path: Path, monkeypatch: 
 
 def test_the_hub_s_file_is_read_and_its_script_never_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, asked = file(tmp_path, STDIN, CALL), []
-    monkeypatch.setattr(
-        "huggingface_hub.hf_hub_download", lambda *args, **more: asked.append((args, more)) or str(path)
-    )
+    monkeypatch.setattr(hub, "hf_hub_download", lambda *args, **more: asked.append((args, more)) or str(path))
     assert len(load("livecodebench", "test", 1)) == 1
     assert asked == [(("livecodebench/code_generation_lite", "test.jsonl"), {"repo_type": "dataset"})]
 

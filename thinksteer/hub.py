@@ -7,6 +7,9 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+
 from thinksteer.records import InputError
 from thinksteer.rows import Row
 
@@ -36,8 +39,6 @@ def read(name: str, configs: tuple[str, ...], split: str) -> list[Row]:
 
 def file(name: str, path: str) -> Path:
     """A file of a data set's repository as it is, where `datasets` would have to run a script to load the set."""
-    from huggingface_hub import hf_hub_download
-
     with _offline_unless_reachable():
         try:
             return Path(hf_hub_download(name, path, repo_type="dataset"))
@@ -84,3 +85,30 @@ def reachable() -> bool:
     except (TimeoutError, ConnectionError):
         return False
     return True
+
+
+def own_file(location: str, name: str) -> Path | None:
+    """A file of a model, downloaded if need be; None if the model has no such file."""
+    if Path(location).is_dir():
+        return Path(location, name) if Path(location, name).is_file() else None
+    try:
+        return Path(hf_hub_download(location, name))
+    except (EntryNotFoundError, LocalEntryNotFoundError):
+        return None
+
+
+def is_here(location: str) -> bool:
+    return Path(location).is_dir() or isinstance(try_to_load_from_cache(location, "config.json"), str)
+
+
+def check_available(location: str) -> None:
+    """Fail at once, in words, where a model is neither here nor to be had: the libraries would try again for long."""
+    if is_here(location):
+        return
+    download = f"download it where there is a network (hf download {location}) or give --model a local folder"
+    if not reachable():
+        raise InputError(f"{location} is not in the local cache and the hub cannot be reached: {download}")
+    try:
+        hf_hub_download(location, "config.json")
+    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
+        raise InputError(f"{location} cannot be had from the hub ({error}): {download}") from error

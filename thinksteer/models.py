@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from huggingface_hub import hf_hub_download, snapshot_download, try_to_load_from_cache
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub import snapshot_download
 
-from thinksteer.hub import reachable
+from thinksteer.hub import check_available, is_here, own_file, reachable
 from thinksteer.records import InputError
 from thinksteer.recurrent import is_recurrent, seed_initial_states
 from thinksteer.thinking import TEMPLATES, Template
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
 TINY_REASONER = Path(__file__).parent / "tiny_reasoner"
 EDITED = "ThinkEdit-"  # what the name of an edited model begins with
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 HASHED_BYTES = 1 << 28  # weights up to this size are inputs of a run by their hash, larger ones by their config alone
 
 
@@ -95,7 +95,7 @@ def resolve(name: str, root: Path, template: str | None = None) -> ModelRef:
         location = str(made)
     elif name in MODELS:
         location = MODELS[name].location
-    elif (Path(name) / "config.json").is_file() or re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+    elif (Path(name) / "config.json").is_file() or (HUB_ID.fullmatch(name) and not Path(name).is_dir()):
         location = name
     else:
         raise InputError(
@@ -150,6 +150,12 @@ def _code_asked_for(location: str) -> InputError:
     )
 
 
+def _said(error: Exception) -> str:
+    """What a library says of a model's files, in one line, and the cure."""
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"({what:.300}): download it again, or give a model that transformers knows"
+
+
 def load_tokenizer(ref: ModelRef, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     return _load_tokenizer(ref.location, trust_remote_code)
 
@@ -158,7 +164,7 @@ def _load_tokenizer(location: str, trust_remote_code: bool) -> PreTrainedTokeniz
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     check_code(location, trust_remote_code)
-    _check_available(location)
+    check_available(location)
     folder = Path(location)
     # Without this, transformers makes up an empty tokenizer.
     if folder.is_dir() and not any(folder.glob("tokenizer*")) and not any(folder.glob("vocab*")):
@@ -166,13 +172,13 @@ def _load_tokenizer(location: str, trust_remote_code: bool) -> PreTrainedTokeniz
     try:
         # tokenizer.json is the tokenizer as it was trained with. AutoTokenizer of transformers 5 takes the class of the
         # architecture instead and rebuilds, for the DeepSeek distillations of Qwen, another one from its vocabulary.
-        own = _own_file(location, "tokenizer.json") and not trust_remote_code
+        own = own_file(location, "tokenizer.json") and not trust_remote_code
         loader = PreTrainedTokenizerFast if own else AutoTokenizer
         return loader.from_pretrained(location, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # of a broken file, whatever the libraries happen to stumble over
         if "trust_remote_code" in str(error):
             raise _code_asked_for(location) from error
-        raise InputError(f"the tokenizer of {location} cannot be loaded: {error}") from error
+        raise InputError(f"the tokenizer of {location} cannot be loaded {_said(error)}") from error
 
 
 def load_model(
@@ -195,18 +201,27 @@ def load_model(
     if dtype != "auto" and dtype not in DTYPES:
         raise InputError(f'unknown dtype "{dtype}": known are auto, {", ".join(DTYPES)}')
     check_code(ref.location, trust_remote_code)
-    _check_available(ref.location)
+    check_available(ref.location)
     shard = device == "auto" and torch.cuda.device_count() > 1 and importlib.util.find_spec("accelerate") is not None
     target = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     chosen = DTYPES.get(dtype, torch.float32 if target == "cpu" else "auto")
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            ref.location, dtype=chosen, device_map="auto" if shard else None, trust_remote_code=trust_remote_code
+        model, found = AutoModelForCausalLM.from_pretrained(
+            ref.location,
+            dtype=chosen,
+            device_map="auto" if shard else None,
+            trust_remote_code=trust_remote_code,
+            ignore_mismatched_sizes=True,  # which are refused below, by name
+            output_loading_info=True,
         )
-    except (OSError, ValueError) as error:
+    except Exception as error:  # as above
         if "trust_remote_code" in str(error):
             raise _code_asked_for(ref.location) from error
-        raise InputError(f"{ref.location} cannot be loaded: {error}") from error
+        raise InputError(f"{ref.location} cannot be loaded {_said(error)}") from error
+    # These would be drawn at random.
+    if unfit := sorted([*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])]):
+        few = f"{len(unfit)} of its tensors are missing or of another shape than its config.json says"
+        raise InputError(f"{ref.location}: {few}, such as {unfit[0]}: download it again")
     if is_recurrent(model):
         seed_initial_states(model)
         model.config.mean_recurrence = mean_recurrence or model.config.mean_recurrence
@@ -217,17 +232,17 @@ def load_model(
 
 def generation_config(ref: ModelRef) -> dict[str, Any]:
     """What the model's generation_config.json states, and nothing else (empty: it has none)."""
-    _check_available(ref.location)
-    file = _own_file(ref.location, "generation_config.json")
-    return json.loads(file.read_text(encoding="utf-8")) if file else {}
+    check_available(ref.location)
+    file = own_file(ref.location, "generation_config.json")
+    return _read(file) if file else {}
 
 
 def config(ref: ModelRef) -> dict[str, Any] | None:
     """The model's config.json, without its weights; None for a hub model that is neither cached nor within reach."""
-    if not _is_here(ref.location) and not reachable():
+    if not is_here(ref.location) and not reachable():
         return None
-    _check_available(ref.location)
-    return json.loads(_own_file(ref.location, "config.json").read_text(encoding="utf-8"))
+    check_available(ref.location)
+    return _read(own_file(ref.location, "config.json"))
 
 
 def published_heads(key: str) -> list[tuple[int, int]]:
@@ -241,7 +256,7 @@ def published_heads(key: str) -> list[tuple[int, int]]:
 
 def folder(ref: ModelRef) -> Path:
     """The model's checkpoint on this disk; a hub model is downloaded to the cache if it is not there."""
-    _check_available(ref.location)
+    check_available(ref.location)
     if Path(ref.location).is_dir():
         return Path(ref.location)
     return Path(snapshot_download(ref.location, ignore_patterns=["*.bin", "*.pth", "*.gguf", "original/*"]))
@@ -264,32 +279,18 @@ def stated_shape(config: Mapping[str, Any], what: str) -> tuple[int, int]:
 
 def head_grid(place: Path) -> tuple[int, int]:
     """How many layers the checkpoint in a folder has, and how many attention heads each."""
-    config = json.loads((place / "config.json").read_text(encoding="utf-8"))
+    config = _read(place / "config.json")
+    if missing := [name for name in ("num_hidden_layers", "num_attention_heads") if name not in config]:
+        raise InputError(f"{place / 'config.json'} states no {missing[0]}: it is of no model with attention heads")
     return config["num_hidden_layers"], config["num_attention_heads"]
 
 
-def _own_file(location: str, name: str) -> Path | None:
-    """A file of a model, downloaded if need be; None if the model has no such file."""
-    if Path(location).is_dir():
-        return Path(location, name) if Path(location, name).is_file() else None
+def _read(file: Path) -> dict[str, Any]:
+    """The object in a model's JSON file. InputError if it is broken."""
     try:
-        return Path(hf_hub_download(location, name))
-    except (EntryNotFoundError, LocalEntryNotFoundError):
-        return None
-
-
-def _is_here(location: str) -> bool:
-    return Path(location).is_dir() or isinstance(try_to_load_from_cache(location, "config.json"), str)
-
-
-def _check_available(location: str) -> None:
-    """Fail at once, in words, where a model is neither here nor to be had: the libraries would try again for long."""
-    if _is_here(location):
-        return
-    download = f"download it where there is a network (hf download {location}) or give --model a local folder"
-    if not reachable():
-        raise InputError(f"{location} is not in the local cache and the hub cannot be reached: {download}")
-    try:
-        hf_hub_download(location, "config.json")
-    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
-        raise InputError(f"{location} cannot be had from the hub ({error}): {download}") from error
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{file} is not JSON ({error}): download it again") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{file} is no JSON object: download it again")
+    return value

@@ -4,9 +4,8 @@ So a record is sampled alike in whatever batch it runs, and inverting the distri
 two nearby models (common random numbers): the same uniform picks the same token unless the distributions differ there.
 """
 
-import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,6 +33,7 @@ def sampling_from(
     Upstream reads them with getattr from a GenerationConfig, so that the library's default top_k of 50 applied to
     models that never asked for it. `stated` is the content of generation_config.json; its do_sample false means greedy.
     """
+    stated = {name: value for name, value in stated.items() if value is not None}
     own_temperature = 0.0 if stated.get("do_sample") is False else stated.get("temperature", 1.0)
     sampling = Sampling(
         max_tokens=max_tokens,
@@ -49,18 +49,21 @@ def sampling_from(
 
 
 def check(sampling: Sampling) -> None:
-    """InputError for a parameter outside its range."""
-    allowed = {
-        "max_tokens": (sampling.max_tokens >= 1, "at least 1"),
-        "temperature": (math.isfinite(sampling.temperature) and sampling.temperature >= 0, "0 (greedy) or positive"),
-        "top_p": (0 < sampling.top_p <= 1, "above 0 and at most 1 (1: off)"),
-        "top_k": (sampling.top_k >= 0, "0 (off) or positive"),
-        "repetition_penalty": (sampling.repetition_penalty > 0, "positive (1: off)"),
-        "forced_tokens": (sampling.forced_tokens >= 1, "at least 1"),
+    """InputError for a parameter that is no number, or outside its range."""
+    allowed: dict[str, tuple[Callable[[float], bool], str]] = {
+        "max_tokens": (lambda value: value >= 1, "at least 1"),
+        "temperature": (lambda value: value >= 0, "0 (greedy) or positive"),
+        "top_p": (lambda value: 0 < value <= 1, "above 0 and at most 1 (1: off)"),
+        "top_k": (lambda value: value >= 0, "0 (off) or positive"),
+        "repetition_penalty": (lambda value: value > 0, "positive (1: off)"),
+        "forced_tokens": (lambda value: value >= 1, "at least 1"),
     }
-    for name, (right, rule) in allowed.items():
-        if not right:
-            raise InputError(f"{name} is {dataclasses.asdict(sampling)[name]}; it must be {rule}")
+    for name, (fits, rule) in allowed.items():
+        value = getattr(sampling, name)
+        if type(value) not in (int, float) or not math.isfinite(value) or not fits(value):
+            raise InputError(
+                f"{name} is {value!r}; it must be {rule}: correct the flag, or the model's generation_config.json"
+            )
 
 
 def uniforms(seeds: Sequence[int], counters: Sequence[int]) -> np.ndarray:
@@ -102,9 +105,9 @@ def choose(
         best, tokens = logits.max(-1)
         _require_finite(best)
         return tokens
-    probabilities = _truncate(torch.softmax(logits / sampling.temperature, -1), sampling.top_k, sampling.top_p)
-    cumulative = probabilities.cumsum(-1, dtype=torch.float64)  # [n, V]
-    _require_finite(cumulative[:, -1])
+    probabilities = torch.softmax(logits / sampling.temperature, -1)
+    _require_finite(probabilities[:, 0])  # a NaN or an infinite logit makes all of its row NaN
+    cumulative = _truncate(probabilities, sampling.top_k, sampling.top_p).cumsum(-1, dtype=torch.float64)  # [n, V]
     targets = torch.from_numpy(uniforms).to(logits.device) * cumulative[:, -1]
     return torch.searchsorted(cumulative, targets[:, None], right=True)[:, 0]
 
@@ -145,4 +148,6 @@ def _truncate(probabilities: Tensor, top_k: int, top_p: float) -> Tensor:
 
 def _require_finite(values: Tensor) -> None:
     if not bool(torch.isfinite(values).all()):
-        raise InputError("the model's logits are not finite; use a smaller --direction_weight or another --dtype")
+        raise InputError(
+            "the model's logits are not finite: use a smaller --direction_weight, another --dtype, or whole weights"
+        )
