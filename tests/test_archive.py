@@ -1,4 +1,5 @@
 import os
+import random
 import shutil
 import zipfile
 from contextlib import suppress
@@ -6,8 +7,10 @@ from contextlib import suppress
 import pytest
 
 from thinksteer import store
-from thinksteer.archive import CODE, holds_artifacts, members, pack, unpack
+from thinksteer.archive import holds_artifacts, pack, unpack
+from thinksteer.document import document
 from thinksteer.records import InputError
+from thinksteer.zips import MAX_RATIO, SMALL_BYTES, members, whole
 
 
 def contents(source):
@@ -44,7 +47,7 @@ def test_a_zip_with_a_member_that_leads_out_is_refused_before_any_is_read(tmp_pa
         next(members(zipped(tmp_path / "a.zip", {"good": b"1", name: b"2"})))
 
 
-@pytest.mark.parametrize("name", ["good", "good/below"])
+@pytest.mark.parametrize("name", ["good", "good/below", "GOOD", "Good/below"])
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_a_zip_with_a_member_in_the_place_of_another_is_refused(tmp_path, name):
     with zipfile.ZipFile(zipped(tmp_path / "a.zip", {"good": b"1"}), "a") as archive:
@@ -62,13 +65,70 @@ def test_a_zip_with_a_symbolic_link_is_refused(tmp_path):
         next(members(tmp_path / "a.zip"))
 
 
+def test_a_name_spelt_in_two_ways_is_there_twice(tmp_path):
+    with pytest.raises(InputError, match="is there twice"):
+        next(members(zipped(tmp_path / "a.zip", {"caf\u00e9": b"1", "cafe\u0301": b"2"})))
+
+
+def test_names_longer_than_any_file_s_are_refused(tmp_path):
+    with pytest.raises(InputError, match="has too long a name") as caught:
+        next(members(zipped(tmp_path / "a.zip", {"a/" * 30_000: b"", "b": b""})))
+    assert len(str(caught.value)) < 2000
+
+
+def test_what_is_no_file_in_a_zip_is_a_plain_one_outside(tmp_path):
+    """Zips know no hard links; pipes, devices and programs that run as root are what they hold, and no more."""
+    kinds = {"pipe": 0o010666, "device": 0o020666, "disk": 0o060666, "socket": 0o140666, "setuid": 0o104777}
+    with zipfile.ZipFile(zipped(tmp_path / "a.zip", {"responses/m/a.jsonl.run.json": b"{}"}), "a") as archive:
+        for kind, mode in kinds.items():
+            info = zipfile.ZipInfo(f"responses/m/{kind}.json")
+            info.external_attr = mode << 16
+            archive.writestr(info, kind)
+    unpack(tmp_path / "a.zip", tmp_path / "new")
+    for kind in kinds:
+        path = tmp_path / f"new/responses/m/{kind}.json"
+        assert path.read_text() == kind and not path.stat().st_mode & 0o7133
+
+
+def test_a_bomb_is_refused_before_it_is_read(tmp_path):
+    zeros = {"responses/m_gsm8k.json": bytes(SMALL_BYTES + 1)}
+    with pytest.raises(InputError, match=r"bytes unpacks to 67,108,865: do not trust"):
+        next(members(zipped(tmp_path / "a.zip", zeros)))
+    with pytest.raises(InputError, match="do not trust"):
+        whole(tmp_path / "a.zip")
+    plain = {"noise": random.Random(0).randbytes(SMALL_BYTES // MAX_RATIO + 1)}  # with it the zip is not too small
+    assert [name for name, _ in members(zipped(tmp_path / "b.zip", zeros | plain))] == [*zeros, *plain]
+    assert whole(tmp_path / "b.zip")
+
+
+def test_a_member_that_lies_about_its_size_is_not_read_beyond_it(tmp_path):
+    path = zipped(tmp_path / "a.zip", {"a": bytes(1_000_000)})
+    path.write_bytes(path.read_bytes().replace((1_000_000).to_bytes(4, "little"), (10).to_bytes(4, "little")))
+    for _, opened in members(path):
+        with pytest.raises(InputError, match="Bad CRC"), opened() as stream:
+            assert len(stream.read()) <= 10
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_link_in_a_folder_may_lead_to_the_folder_only(tmp_path, inside):
+    (tmp_path / "source").mkdir()
+    target = tmp_path / "source/target" if inside else tmp_path / "secret"
+    target.write_text("secret")
+    (tmp_path / "source/link").symlink_to(target)
+    if inside:
+        assert contents(tmp_path / "source") == {"link": b"secret", "target": b"secret"}
+    else:
+        with pytest.raises(InputError, match="link leads out of"):
+            contents(tmp_path / "source")
+
+
 def test_a_damaged_member_and_a_cut_zip_are_named(tmp_path):
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a.txt", b"1234567890")
     whole = path.read_bytes()
     path.write_bytes(whole.replace(b"1234567890", b"1234567899"))
-    with pytest.raises(InputError, match=r"member a\.txt: Bad CRC"):
+    with pytest.raises(InputError, match=r"member 'a\.txt': Bad CRC"):
         contents(path)
     path.write_bytes(whole[:-20])
     with pytest.raises(InputError, match="neither a folder nor a whole zip"):
@@ -161,6 +221,22 @@ def test_what_was_packed_is_unpacked_byte_for_byte_and_again_changes_nothing(tmp
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "new").rglob("*")} == before
 
 
+def test_pages_written_here_are_packed_and_unpacked_and_no_others(tmp_path, root):
+    page = document("t", "", '<p onclick="alert(1)">whatever a page has</p>')
+    pages = {"report": page, "other": page.replace("default-src 'none'", "default-src *"), "old": "<p>"}
+    for name, text in pages.items():
+        made(root, f"reports/{name}.html").write_text(text)
+    _, left_out = pack(root, tmp_path / "out.zip", with_models=False)
+    assert {name for name, reason in left_out.items() if reason == "may hold code"} >= {
+        "reports/old.html",
+        "reports/other.html",
+    }
+    unpack(tmp_path / "out.zip", tmp_path / "new")
+    assert [path.name for path in (tmp_path / "new/reports").glob("*.html")] == ["report.html"]
+    with pytest.raises(InputError, match=r"'reports/other\.html' is no artifact"):
+        unpack(zipped(tmp_path / "evil.zip", {"reports/other.html": pages["other"]}), tmp_path)
+
+
 @pytest.mark.parametrize("other", ["something else", "of evaluations/m/gsm8k/default.jsonl, and longer", ""])
 def test_a_different_file_is_not_overwritten_and_nothing_else_is_written(tmp_path, root, other):
     pack(root, tmp_path / "out.zip", with_models=False)
@@ -170,6 +246,10 @@ def test_a_different_file_is_not_overwritten_and_nothing_else_is_written(tmp_pat
     with pytest.raises(InputError, match="is there already, and different"):
         unpack(tmp_path / "out.zip", tmp_path / "new")
     assert under(tmp_path / "new") == {"evaluations/m/gsm8k/default.jsonl": other.encode()}
+
+
+CODE = ["bin", "ckpt", "dll", "exe", "ipynb", "js", "npy", "npz", "pickle", "pkl", "pt", "PT", "pth", "py", "pyc", "sh"]
+CODE += ["so", "svg"]
 
 
 @pytest.mark.parametrize(
@@ -183,8 +263,11 @@ def test_a_different_file_is_not_overwritten_and_nothing_else_is_written(tmp_pat
         "other/x",
         "models/m/a\nb.json",
     ]
-    + [f"models/m/x{suffix}" for suffix in sorted(CODE)]
-    + ["models/m/X.PT"],
+    + [
+        f"models/m/x.{kind}"
+        for kind in "bin ckpt dll exe ipynb js npy npz pickle pkl pt PT pth py pyc sh so svg".split()
+    ]
+    + ["models/m/model.json ", "reports/report.html", "reports/REPORT.HTML"],
 )
 def test_an_archive_with_what_is_no_artifact_is_refused_whole(tmp_path, name):
     good = {"responses/m/a.jsonl": b"", "responses/m/a.jsonl.run.json": b"{}"}

@@ -24,6 +24,7 @@ DISK = {
     "checkpoints",
     "upstream",
     "archive",
+    "zips",
     "card",
     "exchange",
     "annotations",

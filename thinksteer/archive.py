@@ -1,4 +1,4 @@
-"""Archives of artifacts: fetched whole or not at all, read without unpacking, packed from what is finished, unpacked.
+"""Archives of artifacts: fetched whole or not at all, packed from what is finished, unpacked.
 
 No member can land, or point, outside, and none may be of a kind that holds code.
 """
@@ -8,29 +8,26 @@ import re
 import shutil
 import sys
 import zipfile
-import zlib
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 from urllib.parse import urlsplit
 
 from thinksteer import store
+from thinksteer.document import OPENING
 from thinksteer.journal import SHARD
 from thinksteer.manifest import FOLDERS
 from thinksteer.records import InputError
+from thinksteer.zips import Opened, members, whole
 
 MANIFEST = ".run.json"
 ARTIFACT = re.compile(rf"(?:{'|'.join(FOLDERS)})(?:/[^/.][^/]*)+")  # no part is hidden or empty
-CODE = {".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth", ".py", ".pyc", ".so"}
+# What stages and checkpoints leave, beside pages: no pickles, scripts or libraries, nor drawings that may hold scripts.
+KINDS = {"", ".csv", ".jinja", ".json", ".jsonl", ".md", ".model", ".ndjson", ".png", ".safetensors", ".txt"}
 ABOUT_MODEL = {"README.md", "edit.json", "steering.json"}  # of a model's folder, what stage 7 and people read
 WEIGHTS = "weights go in with --models"  # why a model is left out
 TIMEOUT_S = 60.0
 BLOCK = 1 << 20
-
-Member = tuple[str, Callable[[], AbstractContextManager[IO[bytes]]]]
 
 
 def fetch(url: str, folder: Path) -> Path:
@@ -73,7 +70,7 @@ def _download(url: str, path: Path, record: Path) -> None:
             raise InputError(f"{url}: {said} Run this again, it goes on; or fetch the file in a browser.") from None
     except (requests.RequestException, OSError) as error:
         raise InputError(f"{url} cannot be had ({error}): run this again where it is within reach") from None
-    if not _whole(path):
+    if not whole(path):
         for left in (path, record, *begun):
             left.unlink(missing_ok=True)
         if not begun:
@@ -81,64 +78,15 @@ def _download(url: str, path: Path, record: Path) -> None:
         _download(url, path, record)  # anew: the server continues nothing, or has another file by now
 
 
-def _whole(path: Path) -> bool:
-    """Whether it is a zip of which every member has its checksum."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
-    except (FileNotFoundError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError):
-        return False
-
-
 def _published_hash(url: str) -> str | None:
     import requests
 
     if urlsplit(url).query:  # such as Google Drive's, where nothing stands beside a file
         return None
-    answer = requests.get(f"{url}.sha256", timeout=TIMEOUT_S)
-    found = re.match(r"[0-9a-f]{64}\b", answer.text) if answer.ok else None
-    return found[0] if found else None
-
-
-def members(source: Path) -> Iterator[Member]:
-    """The path below `source`, with slashes, of each file, and a function that opens it while the iteration lasts.
-
-    InputError: `source` is neither a folder nor a zip, the zip is broken or encrypted, or any of its members leads out
-    of it or takes the place of another.
-    """
-    if source.is_dir():
-        for path in sorted(path for path in source.rglob("*") if path.is_file()):
-            yield path.relative_to(source).as_posix(), partial(path.open, "rb")
-        return
-    with _open_zip(source) as archive:
-        files = [info for info in archive.infolist() if not info.is_dir()]
-        names = [info.filename for info in files]
-        for info in archive.infolist():
-            parts = info.filename.replace("\\", "/").split("/")
-            is_link = (info.external_attr >> 16) & 0o170000 == 0o120000
-            if parts[0] == "" or parts[0].endswith(":") or ".." in parts or is_link:
-                raise InputError(f"{source}: member {info.filename!r} leads out of the zip: do not trust this file")
-        folders = {str(above) for name in names for above in PurePosixPath(name).parents}
-        if twice := next((name for name, count in Counter(names).items() if count > 1 or name in folders), None):
-            raise InputError(f"{source}: member {twice!r} is there twice: do not trust this file")
-        for info in files:
-            yield info.filename, lambda info=info: _open_member(archive, info, source)
-
-
-def _open_zip(source: Path) -> zipfile.ZipFile:
-    try:
-        return zipfile.ZipFile(source)
-    except (FileNotFoundError, zipfile.BadZipFile):
-        raise InputError(f"{source} is neither a folder nor a whole zip file: give what was published") from None
-
-
-@contextmanager
-def _open_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, source: Path) -> Iterator[IO[bytes]]:
-    try:
-        with archive.open(info) as stream:
-            yield stream
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # RuntimeError: it is encrypted
-        raise InputError(f"{source}: member {info.filename}: {error}") from None
+    with requests.get(f"{url}.sha256", timeout=TIMEOUT_S, stream=True) as answer:
+        start = answer.raw.read(65, decode_content=True) if answer.ok else b""
+    found = re.match(rb"[0-9a-f]{64}\b", start)
+    return found[0].decode() if found else None
 
 
 def holds_artifacts(source: Path) -> bool:
@@ -154,7 +102,7 @@ def unpack(source: Path, root: Path) -> list[Path]:
     """
     names = []
     for name, opened in members(source):
-        if not ARTIFACT.fullmatch(name) or not name.isprintable() or PurePosixPath(name).suffix.lower() in CODE:
+        if not ARTIFACT.fullmatch(name) or not name.isprintable() or _may_hold_code(name, opened):
             raise InputError(f"{source}: member {name!r} is no artifact: do not trust this file")
         with opened() as stream:  # read to its end, for its checksum, also where nothing is to be compared
             if not _same(stream, root / name):
@@ -171,6 +119,15 @@ def unpack(source: Path, root: Path) -> list[Path]:
                 except OSError as error:  # a full disk, or a file where a folder is needed
                     raise InputError(f"{path} cannot be written: {error.strerror}") from None
     return [root / name for name in names]
+
+
+def _may_hold_code(name: str, opened: Opened) -> bool:
+    """Of pages, all but those written here: their first lines forbid scripts and requests."""
+    suffix = PurePosixPath(name).suffix.lower()
+    if suffix != ".html":
+        return suffix not in KINDS
+    with opened() as stream:
+        return stream.read(len(OPENING)) != OPENING.encode()
 
 
 def _same(stream: IO[bytes], path: Path) -> bool:
@@ -220,7 +177,7 @@ def _judge(path: Path, root: Path, with_models: bool) -> tuple[Path, str | None]
     hidden = next((index for index, part in enumerate(inner) if part.startswith(".")), None)
     if hidden is not None:
         return root.joinpath(*inner[: hidden + 1]), "a temporary file"
-    if path.suffix.lower() in CODE:
+    if _may_hold_code(path.name, partial(path.open, "rb")):
         return path, "may hold code"
     named = path.with_name(path.name.removesuffix(MANIFEST))
     output = next((one for one in (named, *path.parents[: len(inner) - 1]) if store.manifest_path(one).exists()), None)

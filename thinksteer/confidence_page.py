@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from thinksteer.annotation import token_spans
+from thinksteer.document import document
 from thinksteer.records import Record
 from thinksteer.thinking import Reader
 from thinksteer.trajectories import Trajectory
@@ -51,13 +52,7 @@ def token_texts(record: Record, reader: Reader) -> tuple[str, ...]:
 def page(title: str, notes: Sequence[str], told: Sequence[Told]) -> str:
     """The whole page: notes, the legend, then each chain."""
     body = "\n".join([*(f'<p class="note">{html.escape(note)}</p>' for note in notes), _legend(), *map(_section, told)])
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
-        f"<title>{html.escape(title)}</title>\n<style>\n{STYLE}\n{_colours()}\n</style>\n</head>\n<body>\n"
-        f"<h1>{html.escape(title)}</h1>\n{body}\n</body>\n</html>\n"
-    )
+    return document(title, f"{STYLE}\n{_colours()}", body)
 
 
 def _colours() -> str:

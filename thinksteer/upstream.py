@@ -21,7 +21,6 @@ from typing import Any
 
 import torch
 
-from thinksteer.archive import members
 from thinksteer.lengths import LengthRule, rule_text
 from thinksteer.records import InputError, Record, Status
 from thinksteer.store import (
@@ -34,6 +33,7 @@ from thinksteer.store import (
     steering_path,
     write_safetensors,
 )
+from thinksteer.zips import members
 
 _DRIVE = "https://drive.google.com/uc?id="
 ARCHIVES = {  # by version of the paper
@@ -216,7 +216,7 @@ def _write_records(path: Path, name: str, data: bytes, records: Callable[[Any], 
         converted = list(records(json.loads(data)))
         if not all(isinstance(record.response, str) for record in converted):
             raise TypeError("a response is no text")
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{name} is not laid out as upstream writes it: {error!r}") from None
     with run(path, _settings(name, data), [], overwrite=False) as state:
         if state.finished:
