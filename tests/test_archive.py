@@ -263,10 +263,7 @@ CODE += ["so", "svg"]
         "other/x",
         "models/m/a\nb.json",
     ]
-    + [
-        f"models/m/x.{kind}"
-        for kind in "bin ckpt dll exe ipynb js npy npz pickle pkl pt PT pth py pyc sh so svg".split()
-    ]
+    + [f"models/m/x.{kind}" for kind in CODE]
     + ["models/m/model.json ", "reports/report.html", "reports/REPORT.HTML"],
 )
 def test_an_archive_with_what_is_no_artifact_is_refused_whole(tmp_path, name):

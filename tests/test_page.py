@@ -2,6 +2,7 @@ from html.parser import HTMLParser
 
 from tests.synthetic import evaluation, record
 from thinksteer.comparison import Family, Member
+from thinksteer.document import POLICY
 from thinksteer.page import Picture, Section, examples, page, picked
 from thinksteer.records import Record
 from thinksteer.tables import Column, Table
@@ -54,6 +55,8 @@ def test_the_page_is_whole_and_needs_nothing_else_whatever_the_models_wrote():
     assert sources == ["data:image/png;base64,cG5n"]
     assert not any(key.startswith("on") for _, attributes in reader.tags for key in attributes)
     assert reader.text.count(HOSTILE) > 8  # shown as text
+    [policy] = [one["content"] for name, one in reader.tags if name == "meta" and "http-equiv" in one]
+    assert policy == POLICY and "default-src 'none'" in policy
 
 
 def test_the_page_says_how_its_numbers_are_made():

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from thinksteer.analysis import SHORTEST_PERCENTS, shortest
 from thinksteer.comparison import Family, Member
+from thinksteer.document import document
 from thinksteer.records import Record
 from thinksteer.tables import Table, as_html
 
@@ -101,7 +102,6 @@ def page(title: str, facts: Sequence[str], headlines: Sequence[str], sections: S
     """The whole page: what was run, what it shows in words, then the sections, then how intervals are made."""
     body = "\n".join(
         [
-            f"<h1>{html.escape(title)}</h1>",
             paragraphs(facts, "facts"),
             paragraphs(headlines, "headline"),
             *(_section(section) for section in sections),
@@ -109,11 +109,7 @@ def page(title: str, facts: Sequence[str], headlines: Sequence[str], sections: S
             METHODS,
         ]
     )
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(title)}</title>\n<style>\n{STYLE}\n</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
-    )
+    return document(title, STYLE, body)
 
 
 def picked(base: Sequence[Record], edited: Sequence[Record]) -> list[tuple[Record, Record]]:
