@@ -98,6 +98,15 @@ def test_a_calibrated_model_has_no_more_error_than_chance_gives_it():
     assert few.error_if_calibrated > 2 * found.error_if_calibrated
 
 
+def test_an_error_that_chance_can_give_may_be_none_and_a_plain_one_is_held_on_both_sides():
+    for seed in range(5):
+        found = reliability(stated(0, 150, seed)).error
+        assert found.low == 0 < found.value < found.high
+        found = reliability(stated(0.25, 300, seed)).error
+        assert 0.1 < found.low < 0.25 < found.high
+        assert found.value - found.low >= found.high - found.value - 1e-9
+
+
 def test_the_error_and_the_brier_score_are_their_definitions():
     chains = stated(0.2, 500)
     found = reliability(chains)

@@ -3,7 +3,7 @@ import pytest
 from scipy.stats import binomtest, norm
 from sklearn.metrics import roc_auc_score
 
-from thinksteer.intervals import Estimate, auc, estimates, mean, mean_of_means, wilson
+from thinksteer.intervals import Estimate, auc, effective, estimates, mean, mean_of_means, wilson
 
 
 def test_wilson_agrees_with_scipy():
@@ -22,6 +22,33 @@ def test_wilsons_interval_holds_the_share_itself_whatever_the_rounding():
 def test_a_share_with_one_sample_per_question_has_wilsons_interval():
     estimate = mean([f"q{index}" for index in range(10)], [1.0] * 3 + [0.0] * 7, (0, 1))
     assert estimate == Estimate(0.3, *wilson(3, 10), 10)
+
+
+def test_samples_that_agree_are_worth_one_and_independent_ones_are_worth_themselves():
+    rng, counts = np.random.default_rng(0), np.full(3000, 4.0)
+    right = rng.random((3000, 4)) < 0.7
+    assert effective(4.0 * right[:, 0], counts) == pytest.approx(3000)
+    assert effective(right.sum(axis=1), counts) == pytest.approx(12000, rel=0.05)
+    # Beta(2, 2) questions: a fifth of the variance is theirs, so four samples have 1 + 3 / 5 of the variance.
+    ease = rng.beta(2, 2, size=3000)
+    assert effective(rng.binomial(4, ease), counts) == pytest.approx(12000 / 1.6, rel=0.05)
+
+
+def test_samples_are_never_worth_more_than_they_are():
+    alternating = np.tile([1.0, 2.0, 1.0, 0.0], 25)  # of two: less spread than chance gives
+    assert effective(alternating, np.full(100, 2.0)) == 100 * 2
+    assert effective(np.full(20, 2.0), np.full(20, 4.0)) == 20  # and where none differ, one per question
+    assert effective(np.array([3.0, 0.0, 3.0]), np.array([3.0, 0.0, 3.0])) == 2
+
+
+def test_a_share_of_several_samples_has_wilsons_interval_of_what_they_are_worth():
+    values = [1.0, 1.0, 1.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0]
+    ids = [f"q{question}" for question in range(4) for _ in range(3)]
+    share, variance = 7 / 12, sum((right - 7 / 4) ** 2 for right in (3, 2, 0, 2)) / 12**2
+    worth = share * (1 - share) / variance
+    found = mean(ids, values, (0, 1))
+    assert found is not None and (found.value, found.n) == (pytest.approx(share), 12)
+    assert (found.low, found.high) == pytest.approx(wilson(share * worth, worth))
 
 
 def test_the_bootstrap_interval_matches_the_clusters_standard_error():

@@ -9,17 +9,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from thinksteer.annotation import LABELS, Annotation
-from thinksteer.intervals import RESAMPLES, SEED, Estimate
+from thinksteer.intervals import Estimate, Floats, resamples
 from thinksteer.records import InputError
 from thinksteer.tables import Column, Table
 
 NONE = "none"
 OVERALL = "all labels"
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -66,8 +63,7 @@ def kappas(agreement: Agreement) -> dict[str, Estimate | None]:
     names, question = np.unique(agreement.ids, return_inverse=True)
     counts = np.zeros((len(names), *agreement.counts.shape[1:]))  # [Q, K, K]
     np.add.at(counts, question, agreement.counts)
-    weights = np.random.default_rng(SEED).multinomial(len(names), np.full(len(names), 1 / len(names)), size=RESAMPLES)
-    drawn = np.tensordot(weights.astype(np.float64), counts, axes=1)  # [RESAMPLES, K, K]
+    drawn = np.tensordot(resamples(len(names)), counts, axes=1)  # [RESAMPLES, K, K]
     whole = np.concatenate([counts.sum(axis=0)[None], drawn])
     tables = {label: _against_rest(whole, index) for index, label in enumerate(agreement.labels)} | {OVERALL: whole}
     return {label: _estimate(_kappas(table), len(agreement.ids), len(names)) for label, table in tables.items()}

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 
-from thinksteer.intervals import RESAMPLES, SEED, Estimate, Floats, estimates, mean
+from thinksteer.intervals import SEED, Estimate, Floats, estimates, mean, resamples
 from thinksteer.trajectories import Trajectory
 
 SHARES = tuple(tenth / 10 for tenth in range(11))
@@ -119,7 +119,7 @@ def reliability(trajectories: Sequence[Trajectory]) -> Reliability | None:
     accuracy = mean(ids, right.tolist(), (0, 1))
     sure, brier = (mean(ids, values.tolist(), None) for values in (confidence, (confidence - right) ** 2))
     assert accuracy and sure and brier
-    error = _resampled(ids, (confidence - right)[:, None] * members, _absolute)
+    error = _error(ids, (confidence - right)[:, None] * members)
     bins = tuple(Bin(one.value, share) for one, share in pairs if one is not None and share is not None)
     return Reliability(sure, accuracy, error, float(gaps.mean()), brier, bins)
 
@@ -203,18 +203,36 @@ def _pearson(sums: Floats, n: Floats) -> Floats:
         return (xy - x * y) / np.sqrt((xx - x * x) * (yy - y * y))
 
 
-def _absolute(sums: Floats, n: Floats) -> Floats:
-    return np.abs(sums).sum(axis=1) / n
+def _error(ids: Sequence[str], gaps: Floats) -> Estimate:
+    """The expected calibration error, from each chain's signed gap in its bin, `[N, BINS]`.
+
+    Chance makes the error of few chains too large, and resampling them larger still: a percentile interval would lie
+    above a small true error. So its lower end is as far below the value as the upper is above (the basic bootstrap),
+    and 0 where resampled gaps stray as far from those found as these are from none.
+    """
+    sums, n = _drawn(ids, gaps)
+    errors = np.abs(sums).sum(axis=1) / n
+    value, high = float(errors[0]), float(np.percentile(errors[1:], 97.5))
+    if len(set(ids)) == 1:
+        return Estimate(value, None, None, len(ids))
+    strayed = np.abs(sums[1:] / n[1:, None] - sums[0] / n[0]).sum(axis=1)
+    low = 0.0 if value <= np.percentile(strayed, 97.5) else max(0.0, 2 * value - high)
+    return Estimate(value, low, high, len(ids))
 
 
 def _resampled(ids: Sequence[str], values: Floats, statistic: Statistic) -> Estimate:
     """A statistic of sums of `values` `[N, K]`, with its percentile interval over questions."""
+    found = statistic(*_drawn(ids, values))
+    if len(set(ids)) == 1:
+        return Estimate(float(found[0]), None, None, len(ids))
+    low, high = np.nanpercentile(found[1:], [2.5, 97.5])
+    return Estimate(float(found[0]), float(low), float(high), len(ids))
+
+
+def _drawn(ids: Sequence[str], values: Floats) -> tuple[Floats, Floats]:
+    """Sums of `values` `[N, K]` over chains, `[1 + RESAMPLES, K]`, and how many chains they are: of the data as they
+    are, then of resamples of their questions."""
     names, question = np.unique(np.asarray(ids, dtype=str), return_inverse=True)
     members = question == np.arange(len(names))[:, None]  # [Q, N]
-    sums, n = members @ values, members.sum(axis=1)
-    weights = np.random.default_rng(SEED).multinomial(len(names), np.full(len(names), 1 / len(names)), size=RESAMPLES)
-    value = float(statistic(sums.sum(axis=0)[None], n.sum()[None])[0])
-    if len(names) == 1:
-        return Estimate(value, None, None, len(ids))
-    low, high = np.nanpercentile(statistic(weights @ sums, weights @ n), [2.5, 97.5])
-    return Estimate(value, float(low), float(high), len(ids))
+    weights = np.concatenate([np.ones((1, len(names))), resamples(len(names))])
+    return weights @ (members @ values), weights @ members.sum(axis=1)

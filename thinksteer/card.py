@@ -23,7 +23,7 @@ COLUMNS = (
     Column("thinking, tokens", "tokens"),
 )
 NOTE = (
-    "Brackets: 95 % intervals, cluster bootstrap over questions; Wilson's for accuracies with one sample per question. "
+    "Brackets: 95 % intervals over questions: Wilson's for accuracies, else a cluster bootstrap. "
     "At most {budgets} tokens per response."
 )
 

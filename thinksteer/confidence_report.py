@@ -12,7 +12,7 @@ from thinksteer.report_files import picture, write_tables
 from thinksteer.tables import Cell, Column, Table
 
 STOPS = (0, 0.2, 0.4, 0.6, 0.8, 0.9, 1)
-INTERVALS = "Brackets: 95 % intervals, bootstrap over questions; Wilson's for shares of one sample per question."
+INTERVALS = "Brackets: 95 % intervals over questions: Wilson's for shares of yes and no, else a bootstrap."
 EXITS = (
     "The thinking is closed at the last place within that share of each chain, and the answer asked for. At 100 % the"
     f" chain has ended by itself. {INTERVALS}"

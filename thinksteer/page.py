@@ -47,11 +47,12 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; background: #f6f6f4; paddi
 METHODS = f"""
 <p>The unit of uncertainty is the question: the samples of one question are not independent of each other.
 Intervals are 95 % percentile intervals of 2000 resamples of the questions, with one fixed seed, so that the same
-records give the same page. With one sample per question an accuracy has Wilson's interval instead. Where every
-question agrees (all right, all wrong, or no verdict changed) no resample differs; the half-width is then Wilson's
-for that many unanimous questions. Changes are paired: both models on the same question and sample. Intervals are
-conditional on the responses picked as shortest, and they are not corrected for the number of comparisons: of
-twenty comparisons without any effect, one is expected to lie apart from zero.</p>
+records give the same page. An accuracy has Wilson's interval instead, for as many independent responses as its own
+are worth: all of them with one sample per question, fewer where the samples of a question agree. Where no verdict
+changed no resample differs; the half-width is then Wilson's for that many unanimous questions. Changes are paired:
+both models on the same question and sample. Intervals are conditional on the responses picked as shortest, and they
+are not corrected for the number of comparisons: of twenty comparisons without any effect, one is expected to lie
+apart from zero.</p>
 <p>Thinking length counts tokens, both delimiters included. A chain cut by the token budget counts as far as it
 got, a lower bound. Responses that never begin to think have no length; they count in the accuracies, and are
 never among the shortest {", ".join(map(str, SHORTEST_PERCENTS))} %. A response without an answer is wrong;

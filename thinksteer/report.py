@@ -9,8 +9,8 @@ from thinksteer.intervals import Estimate
 from thinksteer.tables import Column, Kind, Table
 
 INTERVALS = (
-    "Brackets: 95 % intervals, cluster bootstrap over questions (2000 resamples); Wilson's for accuracies with one"
-    " sample per question."
+    "Brackets: 95 % intervals over questions: Wilson's for accuracies, for as many independent responses as they are"
+    " worth; for the rest a cluster bootstrap (2000 resamples)."
 )
 SHORTEST = "n is the number of responses at 20 %; a dash where the share is less than one response."
 MATCHED = (
