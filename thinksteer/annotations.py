@@ -68,7 +68,7 @@ def _check_new(annotation: Annotation, done: Collection[Key], place: str) -> Non
 def _decode(line: bytes, place: str) -> Annotation:
     try:
         return _annotation(line)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{place}: no annotation ({error}): remove the line, it is then redone") from None
 
 

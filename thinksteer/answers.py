@@ -62,7 +62,7 @@ class AnswerLog(LineLog):
 def _decode(line: bytes, place: str) -> Answer:
     try:
         value = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{place}: {error}: remove the line, what it answered is then asked again") from None
     if type(value) is not dict or {name: type(one) for name, one in value.items()} != KINDS:
         raise InputError(f"{place}: not an answer ({', '.join(KINDS)}): remove the line, it is then asked again")

@@ -155,7 +155,7 @@ def _header(source: Path, file: str) -> dict[str, _Entry]:
             header: dict[str, Any] = json.loads(stream.read(length))
             header.pop("__metadata__", None)
             entries = {name: _entry(file, 8 + length, value) for name, value in header.items()}
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise broken from None
     if any(not 8 + length <= entry.start <= entry.end <= size for entry in entries.values()):
         raise broken

@@ -1,6 +1,7 @@
 """What a row holds in its columns: texts and numbers, under the data set's own names or those that the user gives."""
 
 import json
+import math
 from dataclasses import dataclass
 
 from thinksteer.records import InputError
@@ -27,7 +28,7 @@ def column(row: Row, named: str | None, usual: tuple[str, ...], flag: str | None
     found = named if named is not None else next((name for name in usual if name in row.values), None)
     if found is None or found not in row.values:
         missing = f"no column {named!r}" if named else f"none of the columns {', '.join(usual)}"
-        cure = f". Name one with {flag}" if flag else ""
+        cure = f". Name one with {flag}" if flag else ": add it"
         raise InputError(f"{row.place}: {missing}; there are {', '.join(map(str, row.values))}{cure}")
     return found
 
@@ -35,11 +36,11 @@ def column(row: Row, named: str | None, usual: tuple[str, ...], flag: str | None
 def value(row: Row, name: str) -> str:
     """The text (or number, as text) in a column, without white space around; empty and broken text is refused."""
     held = row.values[name]
-    if isinstance(held, bool) or not isinstance(held, str | int | float):
+    if type(held) not in (str, int, float) or (type(held) is float and not math.isfinite(held)):
         raise InputError(f"{row.place}: {name} must be text or a number, not {json.dumps(held, default=str)[:80]}")
     text = str(held).strip()
     if not text:
-        raise InputError(f"{row.place}: {name} is empty")
+        raise InputError(f"{row.place}: {name} is empty: fill it, or leave the row out")
     return whole(row, name, text)
 
 
@@ -48,7 +49,7 @@ def whole(row: Row, name: str, text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise InputError(f"{row.place}: {name} holds half a character ({error.reason})") from error
+        raise InputError(f"{row.place}: {name} holds half a character ({error.reason}): correct it") from error
     return text
 
 

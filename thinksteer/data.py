@@ -122,7 +122,9 @@ def _check_ids(used: Sequence[Row], problems: Sequence[Problem]) -> None:
     first: dict[str, str] = {}
     for row, problem in zip(used, problems, strict=True):
         if problem.id in first:
-            raise InputError(f"{row.place}: the id {problem.id!r} is already that of {first[problem.id]}")
+            raise InputError(
+                f"{row.place}: the id {problem.id!r} is already that of {first[problem.id]}: give another --id_column"
+            )
         first[problem.id] = row.place
 
 

@@ -171,7 +171,7 @@ def load_torch(data: bytes, name: str) -> Any:
 
     InputError if they are no such file, or hold code, which is not run.
     """
-    refusal = InputError(f"{name} is no tensor file, or holds code, which is not run")
+    refusal = InputError(f"{name} is no tensor file, or holds code, which is not run: give one of torch.save's")
     if not zipfile.is_zipfile(io.BytesIO(data)):
         raise refusal
     try:

@@ -94,7 +94,7 @@ def _register(record: Record, seen: set[tuple[str, int]], path: Path) -> None:
 def _decode(line: bytes, place: str) -> Record:
     try:
         return _record(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{place}: {error}: remove the line, it is then made again") from None
 
 

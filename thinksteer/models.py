@@ -289,7 +289,7 @@ def _read(file: Path) -> dict[str, Any]:
     """The object in a model's JSON file. InputError if it is broken."""
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{file} is not JSON ({error}): download it again") from None
     if not isinstance(value, dict):
         raise InputError(f"{file} is no JSON object: download it again")

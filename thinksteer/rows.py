@@ -25,10 +25,10 @@ def read(file: Path) -> list[Row]:
     if reader is None:
         raise InputError(f"{file}: cannot tell its format; the name must end in one of {', '.join(READERS)}")
     if not file.is_file():
-        raise InputError(f"{file}: no such file")
+        raise InputError(f"{file}: no such file: correct the path")
     rows = [Row(number, place, values) for number, (place, values) in enumerate(reader(file))]
     if not rows:
-        raise InputError(f"{file}: no rows in it")
+        raise InputError(f"{file}: no rows in it: give one that has some")
     return rows
 
 
@@ -50,6 +50,17 @@ def _object(value: object, place: str) -> dict[str, object]:
     return value
 
 
+def _parsed(text: str, place: str) -> object:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        within = f" line {error.lineno}" if "\n" in text.strip() else ""
+        said = f"{error.msg} at column {error.colno}"
+        raise InputError(f"{place}{within}: broken JSON ({said}): mend it, one object for each row") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, or brackets as deep
+        raise InputError(f"{place}: broken JSON ({error}): mend it") from error
+
+
 def _jsonl(file: Path) -> Iterator[tuple[str, dict[str, object]]]:
     # Line by line, since files have gigabytes; of bytes, since text also ends lines at U+2028, which JSON may hold.
     with file.open("rb") as lines:
@@ -58,18 +69,11 @@ def _jsonl(file: Path) -> Iterator[tuple[str, dict[str, object]]]:
             if not line.strip():
                 continue
             place = f"{file} line {number}"
-            try:
-                value = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise InputError(f"{place}: broken JSON ({error.msg} at column {error.colno})") from error
-            yield place, _object(value, place)
+            yield place, _object(_parsed(line, place), place)
 
 
 def _json(file: Path) -> Iterator[tuple[str, dict[str, object]]]:
-    try:
-        items = json.loads(_text(file))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{file} line {error.lineno}: broken JSON ({error.msg} at column {error.colno})") from error
+    items = _parsed(_text(file), str(file))
     if not isinstance(items, list):
         raise InputError(f"{file}: expected a JSON list of objects, found {type(items).__name__}")
     for number, item in enumerate(items, start=1):
@@ -83,12 +87,14 @@ def _csv(file: Path) -> Iterator[tuple[str, dict[str, object]]]:
         try:
             values = next(reader, None)
         except csv.Error as error:
-            raise InputError(f"{file} line {reader.reader.line_num}: broken CSV ({error})") from error
+            raise InputError(f"{file} line {reader.reader.line_num}: broken CSV ({error}): close its quotes") from error
         if values is None:
             return
         place = f"{file} line {reader.line_num}"
         if None in values or None in values.values():  # DictReader's marks of too many and too few fields
-            raise InputError(f"{place}: not as many fields as the header has columns ({len(reader.fieldnames or ())})")
+            raise InputError(
+                f"{place}: not as many fields as the header has columns ({len(reader.fieldnames or ())}): quote commas"
+            )
         yield place, dict(values)
 
 
@@ -99,7 +105,7 @@ def _parquet(file: Path) -> Iterator[tuple[str, dict[str, object]]]:
     try:
         table = pyarrow.parquet.read_table(file)
     except pyarrow.ArrowInvalid as error:
-        raise InputError(f"{file}: not a Parquet file ({error})") from error
+        raise InputError(f"{file}: not a Parquet file ({error}): write it again") from error
     for number, values in enumerate(table.to_pylist(), start=1):
         yield f"{file} row {number}", values
 

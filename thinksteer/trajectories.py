@@ -162,5 +162,5 @@ def _decode(line: bytes, place: str) -> Trajectory:
         if len({len(values) for values in lists}) != 1 or not one.at:
             raise ValueError("its lists differ in length, or are empty")
         return one
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{place}: no trajectory ({error}): remove the line, it is then made again") from None

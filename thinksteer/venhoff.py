@@ -94,7 +94,7 @@ def load(path: Path) -> MeanVectors | LayerEffects | Responses | Steered:
         ) from None
     try:
         value = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = load_torch(data, str(path))
     try:
         return _read(value)
