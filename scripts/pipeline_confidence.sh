@@ -15,14 +15,13 @@ root=${ARTIFACTS:-artifacts/$1}
 here=(--artifacts "$root")
 length=(--max_length 320)
 
-# Vectors: of prompts that ask for much or little to be worked out, three kinds of components, and of response lengths.
+# Vectors: of prompts that ask for much or little to be worked out, centred or not, and of the lengths of responses.
 python generate_responses.py "${here[@]}" "${length[@]}" --n_questions "$responses"
 vector() {
     python -m scripts.control_vectors "${here[@]}" --pairs effort --suffixes own --vector "$@"
 }
 vector pca_diff --name effort
 vector pca_diff_centred --name effort.centred
-vector mean --name effort.mean
 python extract_directions.py "${here[@]}" --quantile 0.2 --match prompt_tokens
 
 # The same weights, as shares of the stream's norm, for a random direction of the same layers.
@@ -40,9 +39,9 @@ for seed in "${seeds[@]}"; do
 done
 
 # How sure is the model of its answer, along the chains that it wrote, steered as when it wrote them?
-ask="Yeah, I think that's right.\n\n**Final Answer**\n\\boxed{" # as it was taught
+ask="\n\nYeah, I think that's right.\n\n**Final Answer**\n\\boxed{" # as it was taught
 python -m scripts.track_confidence "${here[@]}" --choices 10-59 --suffix "$ask" \
-    "$root"/steering/tiny-reasoner/arithmetic/{effort,thinking_length_attn}*/*.jsonl
+    "$root"/steering/tiny-reasoner/arithmetic/{effort.overall,thinking_length_attn}*/*.jsonl
 python analyze_results.py "${here[@]}"
 cat "$root"/reports/tiny-reasoner.confidence_{exits,calibration,steered}.md
 echo "The report: $root/reports/report.html"
