@@ -84,7 +84,8 @@ class VLLMEngine:
         self._loop, self._heir = asyncio.new_event_loop(), _heir()
         try:
             with tempfile.TemporaryDirectory(prefix="thinksteer-") as scratch:
-                self._llm = self._wait(_start(settings(runnable(folder, Path(scratch)), loading)))
+                place = runnable(folder, Path(scratch), loading.trust_remote_code)
+                self._llm = self._wait(_start(settings(place, loading)))
         except (ValueError, RuntimeError) as error:
             raise InputError(f"vLLM cannot run {folder}: {error}; use --engine hf") from error
         config = self._llm.model_config
@@ -376,7 +377,8 @@ async def _start(chosen: Mapping[str, Any]) -> AsyncLLM:
 def settings(folder: Path, loading: Loading) -> dict[str, Any]:
     """What vLLM is told about a checkpoint that it can run."""
     on_cpu, several_nodes = current_platform.is_cpu(), "RAY_ADDRESS" in os.environ
-    own_length = getattr(AutoConfig.from_pretrained(folder), "max_position_embeddings", None)
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=loading.trust_remote_code)
+    own_length = getattr(config, "max_position_embeddings", None)
     longest = loading.max_length + PROMPT_ROOM
     more: dict[str, Any] = {}
     if on_cpu:
@@ -408,9 +410,9 @@ def settings(folder: Path, loading: Loading) -> dict[str, Any]:
     }
 
 
-def runnable(folder: Path, scratch: Path) -> Path:
+def runnable(folder: Path, scratch: Path, trust_remote_code: bool) -> Path:
     """The folder, or an equivalent checkpoint under `scratch` where vLLM's CPU kernels lack the model's head size."""
-    config = AutoConfig.from_pretrained(folder)
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     if not current_platform.is_cpu() or size in CPUAttentionBackend.get_supported_head_sizes():
         return folder
