@@ -5,8 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 from synthetic import record
+from test_engines_hf import TEMPLATE, make_tokenizer
+from tokenizers.processors import TemplateProcessing
 
-from thinksteer.confidence import Chain, Fork, Tree, chain, forks
+from thinksteer.confidence import Chain, Fork, Tree, chain, forks, tails
 from thinksteer.records import InputError, Record
 from thinksteer.thinking import Reader
 
@@ -117,6 +119,16 @@ def test_a_place_outside_the_response_is_refused():
         Chain("q", 1, (1,), (1, 2, 3), (Fork(3, (1,)), Fork(4, (1,))))
     with pytest.raises(InputError, match="q sample 1 has an empty prompt"):
         Chain("q", 1, (), (1, 2, 3), (Fork(3, (1,)),))
+    with pytest.raises(InputError, match="no place -1"):
+        Chain("q", 1, (1,), (1, 2, 3), (Fork(-1, (1,)),))
+
+
+def test_tails_close_the_thinking_on_a_line_of_its_own_and_begin_no_text():
+    tokenizer = make_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="< $A", special_tokens=[("<", 1)])
+    unknown, close, b, o, x = tokenizer.convert_tokens_to_ids([*"?Cbox"])
+    assert tokenizer("box").input_ids == [1, b, o, x]
+    assert tails(TEMPLATE, tokenizer, "box") == ((unknown, close, b, o, x), (b, o, x)), "a line break is no token there"
 
 
 def test_a_tree_has_each_beginning_once_behind_its_own():

@@ -34,7 +34,9 @@ THINKING, RESPONDING = Condition(None, True), Condition(responding=True)
 SOME = Condition(frozenset((5, 10, 21, 40)), True)
 
 
-def make_chains(closing: tuple[int, ...] = (50, CLOSE, 51, 52), plain: tuple[int, ...] = (51, 52)) -> list[Chain]:
+def make_chains(
+    closing: tuple[int, ...] = (50, CLOSE, 51, 52), plain: tuple[int, ...] = (51, 52), every: int = 4
+) -> list[Chain]:
     """Nine of different lengths that open their thinking, some of which close it; prompts hold delimiters, too."""
     rng, made = random.Random(4), []
 
@@ -44,7 +46,7 @@ def make_chains(closing: tuple[int, ...] = (50, CLOSE, 51, 52), plain: tuple[int
     for index, (asked, thought, after) in enumerate(itertools.product((1, 7, 16), (0, 9, 30), (5,))):
         prompt = (*some(asked - 1)[: asked // 2], OPEN, *some(asked)[: asked // 2])
         ids = (*some(2), OPEN, *some(thought), *([CLOSE] if index % 2 else []), *some(after))
-        ends = [(at, closing if 3 <= at <= 3 + thought else plain) for at in range(0, len(ids) + 1, 4)]
+        ends = [(at, closing if 3 <= at <= 3 + thought else plain) for at in range(0, len(ids) + 1, every)]
         made.append(Chain(f"q{index}", index, prompt, ids, tuple(Fork(at, tail) for at, tail in ends)))
     return made
 
@@ -133,15 +135,34 @@ def test_forks_at_every_token_equal_a_batch_with_left_padding(model):
 
 @pytest.mark.parametrize("tokens, piece", [(1, 1), (60, 20), (100, 1000), (10_000, 10_000)])
 def test_it_does_not_matter_what_is_read_together(models, tokens, piece, monkeypatch):
-    model, chains = models["mistral"], make_chains()
+    model, chains = models["mistral"], make_chains(every=1)[1::3]
     whole = probed(model, chains)
     monkeypatch.setattr(probing, "PASS_TOKENS", tokens)
     monkeypatch.setattr(probing, "PIECE_TOKENS", piece)
     monkeypatch.setattr(probing, "LOGITS", 2 * BRANCHES * VOCABULARY)
     for chain, found in probed(model, chains).items():
         torch.testing.assert_close(found, whole[chain], rtol=0, atol=1e-12)
-    for chain in chains[:3]:
         torch.testing.assert_close(probed(model, [chain])[chain], whole[chain], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("tokens, forks, piece", [(150, 1000, 40), (10_000, 3, 30), (10_000, 1000, 20)])
+def test_no_more_is_read_together_than_may_be(qwen, tokens, forks, piece, monkeypatch):
+    fed, ends, together = [], [], []
+    qwen.get_input_embeddings().register_forward_hook(lambda module, inputs, output: fed.append(inputs[0].numel()))
+    qwen.get_output_embeddings().register_forward_hook(lambda module, inputs, output: ends.append(output.shape[1]))
+    attention = pieces.scaled_dot_product_attention
+
+    def noted(queries, keys, *more, **settings):
+        together.append(queries.shape[2] if keys.shape[2] > queries.shape[2] else 0)
+        return attention(queries, keys, *more, **settings)
+
+    monkeypatch.setattr(pieces, "scaled_dot_product_attention", noted)
+    monkeypatch.setattr(probing, "PASS_TOKENS", tokens)
+    monkeypatch.setattr(probing, "PIECE_TOKENS", piece)
+    monkeypatch.setattr(probing, "LOGITS", forks * BRANCHES * VOCABULARY)
+    probed(qwen, make_chains())
+    assert max(fed) <= tokens and max(ends) <= forks * BRANCHES and max(together) <= piece
+    assert tokens > 150 or max(fed) > 100
 
 
 def test_some_layers_may_be_windowed_and_some_not(models):
@@ -242,8 +263,9 @@ def test_bad_input_is_named(qwen):
         probed(qwen, chains, answers=[])
     with pytest.raises(InputError, match="another model"):
         probed(qwen, chains, [Edit("mlp_out", VECTORS[:2], (0,), 1.0)])
-    with pytest.raises(InputError, match="not finite"):
-        probed(qwen, chains, [Edit("mlp_out", VECTORS, (0,), 1e308)])
+    ones = torch.ones_like(VECTORS)
+    with pytest.raises(InputError, match="logits are not finite"):
+        probed(qwen, chains, 2 * [Edit("mlp_out", ones, (0,), 1e308)])
 
 
 def test_a_model_may_scale_its_logits(monkeypatch):
