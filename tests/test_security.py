@@ -1,12 +1,19 @@
 """What comes from outside does no harm: docs/security.md has the list, and what else of it is tested where."""
 
+import json
+import os
+import pickle
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+import torch
 
-from thinksteer import annotation, equality, grading, letters, probes
+from tests.test_models import DEEPSEEK, QWEN, save_checkpoint
+from thinksteer import annotation, equality, grading, letters, models, probes
 from thinksteer.keywords import annotate_text
+from thinksteer.records import InputError
 
 LENGTH = 100_000  # characters of a hostile response
 IN_TIME_S = 2.0  # of the processor: the slowest takes a third of a second, what grows with the square 7 and more
@@ -48,3 +55,95 @@ def test_a_looped_chain_is_annotated_in_time_copied_faithfully_or_not() -> None:
     cut = annotation.locate(text, [*pieces[:200], "not in it", *pieces[:200]])
     assert cut == [*places[:200], None, *places[200:400]]
     assert time.process_time() - begun < 2 * IN_TIME_S
+
+
+class Payload:
+    """Leaves a file when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, (f"touch {self.marker}",)
+
+
+@pytest.mark.parametrize("kind", ["known", "unknown"])
+def test_code_beside_a_model_is_not_run(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither where transformers knows the architecture, and so does without it, nor where it is refused for it; and
+    nobody is asked at the terminal."""
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    folder, marker = save_checkpoint(tmp_path / "evil", DEEPSEEK), tmp_path / "run"
+    (folder / "evil.py").write_text(f"open({str(marker)!r}, 'w')\nclass A: pass\n")
+    classes = {"AutoConfig": "evil.A", "AutoModelForCausalLM": "evil.A", "AutoTokenizer": ["evil.A", "evil.A"]}
+    for name in ("config.json", "tokenizer_config.json"):
+        value = json.loads((folder / name).read_text()) | {"auto_map": classes}
+        if kind == "unknown":
+            value |= {"model_type": "evil", "tokenizer_class": "Evil"}
+        (folder / name).write_text(json.dumps(value))
+    ref = models.resolve(str(folder), tmp_path)
+    assert models.load_tokenizer(ref).get_vocab().keys() >= set(DEEPSEEK)
+    if kind == "known":
+        assert type(models.load_model(ref, "cpu")).__module__.startswith("transformers.")
+    else:
+        with pytest.raises(InputError, match="--trust_remote_code"):
+            models.load_model(ref, "cpu")
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("form", ["zip", "bare"])
+def test_weights_that_are_a_pickle_are_not_opened(tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, marker = save_checkpoint(tmp_path / "evil", DEEPSEEK), tmp_path / "run"
+    (folder / "model.safetensors").unlink()
+    weights = folder / "pytorch_model.bin"
+    if form == "zip":
+        torch.save({"lm_head.weight": Payload(marker)}, weights)
+    else:
+        weights.write_bytes(pickle.dumps(Payload(marker)))
+    opened = []
+    monkeypatch.setattr(torch, "load", lambda *arguments, **_: opened.append(arguments))
+    with pytest.raises(InputError, match="cannot be loaded"):
+        models.load_model(models.resolve(str(folder), tmp_path), "cpu")
+    assert not marker.exists() and not opened
+
+
+TEMPLATES = {
+    "a class": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+    "a shell": "{{ cycler.__init__.__globals__.os.popen('touch MARKER') }}",
+    "globals": "{{ lipsum.__globals__['os'].system('touch MARKER') }}",
+    "an attribute by name": "{{ (()|attr('__class__')).__base__ }}",
+    "an endless range": "{% for i in range(10**12) %}x{% endfor %}",
+    "an error": "{{ raise_exception('no') }}",
+    "no template": "{% for %}",
+}
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_chat_template_is_rendered_in_a_sandbox_and_its_failure_is_told(tmp_path: Path, name: str) -> None:
+    folder = save_checkpoint(tmp_path / "evil", QWEN, TEMPLATES[name].replace("MARKER", str(tmp_path / "run")))
+    with pytest.raises(InputError, match=r"its chat template fails .*: give --template"):
+        models.resolve(str(folder), tmp_path)
+    assert not (tmp_path / "run").exists() and models.resolve(str(folder), tmp_path, "qwen3").template.name == "qwen3"
+
+
+NAMES = [
+    "..",
+    "a/..",
+    "../a",
+    "..../....",
+    "-/-",
+    "a/b/c",
+    "/etc/passwd",
+    "a\0b",
+    "a\\b/c",
+    "a\u2028b/c",
+    "a\u202e/b",
+    "~/a",
+]
+NAMES += ["a" * 5000, "a/" + "b" * 5000, "https://user:secret@host/a", "", " ", ".", "a\udcff/b"]
+
+
+@pytest.mark.parametrize("name", NAMES, ids=range(len(NAMES)))
+def test_what_names_no_model_is_no_path_either(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="no model"):
+        models.resolve(name, tmp_path, "deepseek")

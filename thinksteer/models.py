@@ -6,12 +6,16 @@ import importlib.util
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from os.path import isfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 
 from thinksteer.hub import check_available, is_here, own_file, reachable
 from thinksteer.records import InputError
@@ -25,7 +29,6 @@ if TYPE_CHECKING:
 
 TINY_REASONER = Path(__file__).parent / "tiny_reasoner"
 EDITED = "ThinkEdit-"  # what the name of an edited model begins with
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 HASHED_BYTES = 1 << 28  # weights up to this size are inputs of a run by their hash, larger ones by their config alone
 
 
@@ -91,11 +94,11 @@ def resolve(name: str, root: Path, template: str | None = None) -> ModelRef:
     if template is not None and template not in TEMPLATES:
         raise InputError(f'unknown template "{template}": known are {", ".join(TEMPLATES)}')
     made = root / "models" / name
-    if (made / "config.json").is_file():
+    if isfile(made / "config.json"):  # not Path's: names too long for one are none
         location = str(made)
     elif name in MODELS:
         location = MODELS[name].location
-    elif (Path(name) / "config.json").is_file() or (HUB_ID.fullmatch(name) and not Path(name).is_dir()):
+    elif isfile(Path(name) / "config.json") or (_is_hub_id(name) and not Path(name).is_dir()):
         location = name
     else:
         raise InputError(
@@ -107,6 +110,13 @@ def resolve(name: str, root: Path, template: str | None = None) -> ModelRef:
         template = known.template if known else _recognise_template(location)
     key = Path(location).resolve().name if Path(location).is_dir() and name not in MODELS else name
     return ModelRef(key, location, TEMPLATES[template], known.quantile if known else None)
+
+
+def _is_hub_id(name: str) -> bool:
+    with suppress(HFValidationError):
+        validate_repo_id(name)
+        return name.count("/") == 1
+    return False
 
 
 def _recognise_template(location: str) -> str:
@@ -121,7 +131,10 @@ def _recognise_template(location: str) -> str:
     best = [name for name, marks in fits.items() if marks == max(fits.values())]
     if len(best) > 1 and tokenizer.chat_template:
         asked = [{"role": "user", "content": "?"}]
-        own = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+        try:
+            own = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+        except Exception as error:  # it is a program, in the library's sandbox, and may end in anything
+            raise InputError(f"{location}: its chat template fails ({error}): give --template") from None
         best = [name for name in best if own.endswith(TEMPLATES[name].after)]
     if len(best) != 1:
         raise InputError(
@@ -211,6 +224,7 @@ def load_model(
             dtype=chosen,
             device_map="auto" if shard else None,
             trust_remote_code=trust_remote_code,
+            use_safetensors=True,  # never a pickle
             ignore_mismatched_sizes=True,  # which are refused below, by name
             output_loading_info=True,
         )
