@@ -19,29 +19,41 @@ EXAMPLES_HEADING = (
 )
 
 STYLE = """
-body { font: 16px/1.55 system-ui, sans-serif; color: #1c1c1c; background: #fff; max-width: 66rem; margin: 2.5rem auto;
-  padding: 0 1.25rem; }
-h1 { font-size: 1.7rem; line-height: 1.25; margin-bottom: .3rem; }
-h2 { font-size: 1.25rem; margin: 2.6rem 0 .8rem; padding-top: .6rem; border-top: 1px solid #d9d9d9; }
+:root { color-scheme: light dark; --text: #1c1c1c; --page: #fff; --faint: #595959; --rule: #d9d9d9; --box: #f6f6f4;
+  --accent: #0072b2; --right: #00664b; --wrong: #a33c00; }
+@media (prefers-color-scheme: dark) {
+  :root { --text: #e6e6e6; --page: #161616; --faint: #a8a8a8; --rule: #3a3a3a; --box: #222; --accent: #58b4e8;
+    --right: #4cc9a0; --wrong: #f09050; }
+  figure.image img { border-radius: 6px; }
+}
+body { font: 16px/1.55 system-ui, sans-serif; color: var(--text); background: var(--page); max-width: 74rem;
+  margin: 2.5rem auto; padding: 0 1.25rem; }
+h1 { font-size: 1.7rem; line-height: 1.25; margin-bottom: .3rem; overflow-wrap: anywhere; }
+h2 { font-size: 1.25rem; margin: 2.6rem 0 .8rem; padding-top: .6rem; border-top: 1px solid var(--rule);
+  overflow-wrap: anywhere; }
 h3 { font-size: 1rem; margin: 1.6rem 0 .4rem; }
-.facts, .note, .meta { color: #595959; font-size: .86rem; }
-.headline { border-left: 4px solid #0072B2; padding: .2rem 0 .2rem .9rem; margin: .9rem 0; }
+.facts, .note, .meta { color: var(--faint); font-size: .86rem; }
+.headline { border-left: 4px solid var(--accent); padding: .2rem 0 .2rem .9rem; margin: .9rem 0; }
+p { max-width: 52rem; overflow-wrap: break-word; }
 figure { margin: 1.4rem 0; overflow-x: auto; }
 figure img { display: block; max-width: min(100%, 44rem); height: auto; }
 figcaption { font-weight: 600; margin-bottom: .35rem; }
-figure.image figcaption { font-weight: 400; color: #595959; font-size: .86rem; margin: .35rem 0 0; }
+figure.image figcaption { font-weight: 400; color: var(--faint); font-size: .86rem; margin: .35rem 0 0; }
+figcaption, .note { position: sticky; left: 0; }
 table { border-collapse: collapse; font-size: .86rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .28rem .9rem .28rem 0; text-align: right; white-space: nowrap; vertical-align: top; }
-th { border-bottom: 2px solid #1c1c1c; font-weight: 600; white-space: normal; vertical-align: bottom; }
+th { border-bottom: 2px solid var(--text); font-weight: 600; white-space: normal; vertical-align: bottom; }
 th.text, td.text { text-align: left; }
 td.text { white-space: normal; overflow-wrap: break-word; max-width: 14rem; }
-tr.starts td { border-top: 1px solid #d9d9d9; }
-.note { margin: .45rem 0 0; max-width: 52rem; }
-.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(18rem, 1fr)); gap: 1rem; }
+th:first-child, td:first-child { position: sticky; left: 0; background: var(--page); }
+tr.starts td { border-top: 1px solid var(--rule); }
+.note { margin: .45rem 0 0; }
+.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(18rem, 100%), 1fr)); gap: 1rem; }
 .pair > div { min-width: 0; }
-pre { white-space: pre-wrap; overflow-wrap: anywhere; background: #f6f6f4; padding: .8rem; font-size: .78rem;
+pre { white-space: pre-wrap; overflow-wrap: anywhere; background: var(--box); padding: .8rem; font-size: .78rem;
   line-height: 1.45; margin: .2rem 0; max-height: 26rem; overflow-y: auto; }
-.right { color: #00664b; } .wrong { color: #a33c00; }
+.right { color: var(--right); } .wrong { color: var(--wrong); }
+@media (max-width: 40rem) { td.text:first-child { min-width: 7rem; overflow-wrap: anywhere; } }
 """.strip()
 
 METHODS = f"""
