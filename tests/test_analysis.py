@@ -118,7 +118,9 @@ def test_mcnemar_is_the_exact_binomial_of_the_discordant_pairs():
     other = [record(f"q{index}", correct=index < 7 or index >= 11) for index in range(30)]  # gains 7, loses 2
     assert mcnemar_p(base, other) == pytest.approx(2 * binom.cdf(2, 9, 0.5))
     assert mcnemar_p(base, base) == 1.0
-    assert mcnemar_p([record("a", 0), record("a", 1)], [record("a", 0), record("a", 1)]) is None
+    several = [record(id, sample, correct=False) for id in "abc" for sample in range(4)]
+    right = [record(id, sample, correct=True) for id in "abc" for sample in range(4)]
+    assert mcnemar_p(several, right) == pytest.approx(2 * 0.5**3)  # of three questions, not of twelve samples
 
 
 def test_accuracy_below_a_threshold_is_cumulative_and_strict():

@@ -2,7 +2,8 @@ from typing import Any
 
 from tests.synthetic import evaluation, record
 from thinksteer.records import Record
-from thinksteer.sweep import change, points_of
+from thinksteer.significance import holm
+from thinksteer.sweep import change, change_of, points_of
 from thinksteer.sweep_tables import Contrast, sweep_tables
 from thinksteer.tables import Table
 
@@ -33,8 +34,25 @@ def test_a_row_per_setting_says_what_it_is_how_it_does_and_what_changed():
     assert zero["accuracy change"] is None and zero["token change"] is None
 
 
-def test_mcnemar_has_no_column_where_questions_have_several_samples():
-    assert "McNemar p" not in rows(made(evaluation(0, 20, 2), evaluation(1, 20, 2))["m.d.steering"])[0]
+def test_p_is_corrected_for_the_settings_of_its_own_control():
+    base = evaluation(0, 60, 1)
+    runs = {(layer, 1.0): (evaluation(layer + 1, 60, 1, gain=0.1 * layer), 300) for layer in range(3)}
+    points = [SEAL | point for point in points_of({(None, 0.0): (base, 300), **runs})]
+    alone = [
+        {**SEAL, "control": "other"} | point for point in points_of({(None, 0.0): (base, 300), (0, 1.0): runs[0, 1.0]})
+    ]
+    by_control = rows(sweep_tables("m on d", "m.d", [*points, *alone], [])[0])
+    zero, *three = by_control[:4]
+    plain = [row["McNemar p"] for row in three]
+    assert [row["Holm p"] for row in three] == holm(plain) and min(holm(plain)) == 3 * min(plain) < 0.05
+    assert zero["Holm p"] is None and by_control[-1]["McNemar p"] == plain[0] and by_control[-1]["Holm p"] is None
+    found = [Contrast(point, f"seal.random{seed}", change_of(point)) for seed in (0, 1) for point in points[1:]]
+    beyond = rows(sweep_tables("m on d", "m.d", points, found)[2])
+    assert [row["Holm p"] for row in beyond] == 2 * holm(plain)  # of each random control's
+
+
+def test_a_single_setting_has_nothing_to_correct():
+    assert "Holm p" not in rows(made(evaluation(0, 20, 2), evaluation(1, 20, 2))["m.d.steering"])[0]
 
 
 def test_the_change_is_split_by_how_the_unsteered_ended_with_the_number_of_each():

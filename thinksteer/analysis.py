@@ -13,6 +13,7 @@ import numpy as np
 
 from thinksteer.intervals import Estimate, estimates, mean
 from thinksteer.records import InputError, Record
+from thinksteer.significance import swap_p
 
 SHORTEST_PERCENTS = (5, 10, 20)
 TAIL_CHARACTERS = 4000
@@ -126,16 +127,13 @@ def paired_length_difference(base: Sequence[Record], other: Sequence[Record]) ->
 
 
 def mcnemar_p(base: Sequence[Record], other: Sequence[Record]) -> float | None:
-    """McNemar's exact two-sided p of a change in accuracy; None where a question has several (dependent) samples, or
-    none is graded."""
-    from scipy.stats import binomtest  # half a second that most stages never need
-
-    pairs = [pair for pair in _paired(base, other) if pair[0].verdict is not None]
-    if not pairs or max(Counter(before.id for before, _ in pairs).values()) > 1:
-        return None
-    gained = sum(after.correct and not before.correct for before, after in pairs)
-    lost = sum(before.correct and not after.correct for before, after in pairs)
-    return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+    """McNemar's exact two-sided p of a change in accuracy, the samples of a question taken together (see `swap_p`);
+    None where none is graded."""
+    changes: Counter[str] = Counter()
+    for before, after in _paired(base, other):
+        if before.verdict is not None:
+            changes[before.id] += after.correct - before.correct
+    return swap_p(list(changes.values())) if changes else None
 
 
 def accuracy_below(records: Sequence[Record], thresholds: Sequence[float]) -> list[Estimate | None]:

@@ -22,8 +22,8 @@ HELD_OUT = (
     " was not picked in any: free of the step back towards the mean."
 )
 PAIRED = (
-    "Paired by (question, sample); 95 % bootstrap over questions, not corrected for the number of comparisons. The"
-    " exact McNemar p exists with one sample per question only."
+    "Paired by (question, sample); 95 % bootstrap over questions, each by itself, not corrected for the number of"
+    " comparisons. McNemar's exact p takes the samples of a question together."
 )
 
 MODEL = (Column("model", "text"), Column("role", "text"))

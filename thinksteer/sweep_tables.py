@@ -6,6 +6,7 @@ from typing import Literal
 
 from thinksteer.intervals import Estimate
 from thinksteer.report import PAIRED
+from thinksteer.significance import holm
 from thinksteer.sweep import Change, Point, change_of, place
 from thinksteer.tables import Cell, Column, Table
 
@@ -19,8 +20,13 @@ ENDS = (
     " picked for what went wrong, so any second draw gains there: compare with random controls. Degenerate: the end of"
     " the text is a loop."
 )
+HOLM = (
+    "Holm p, of a control with several settings, is McNemar's corrected for all of them: where steering does nothing,"
+    " the least of a sweep is below 0.05 in at most one sweep of twenty (Holm 1979)."
+)
 BEYOND = "Along the control's direction minus along a random one of the same norms, at the same weight and place."
 
+Row = tuple[Point, Change | None]
 Field = tuple[Column, Callable[[Point, Change | None], Cell]]
 SETTING: tuple[Field, ...] = (
     (Column("control", "text"), lambda point, change: point["control"]),
@@ -36,6 +42,7 @@ LEVELS: tuple[Field, ...] = (
 DIFFERENCES: tuple[Field, ...] = (
     (Column("accuracy change", "change"), lambda point, change: change and change.accuracy),
     (Column("McNemar p", "p"), lambda point, change: change and change.mcnemar_p),
+    (Column("Holm p", "p"), lambda point, change: point.get("holm_p")),
     (Column("token change", "token_change"), lambda point, change: change and change.tokens),
     (Column("thinking change", "token_change"), lambda point, change: change and change.length),
 )
@@ -62,19 +69,32 @@ class Contrast:
 
 def sweep_tables(where: str, name: str, points: Sequence[Point], contrasts: Sequence[Contrast]) -> list[Table]:
     """The tables of all sweeps of one model on one dataset, `where`; the names of their files begin with `name`."""
-    rows = [(point, change_of(point)) for point in points]
+    rows = _corrected([(point, change_of(point)) for point in points])
     fields, ends = (*SETTING, *LEVELS, *DIFFERENCES), f"H'. Where the changes lie, how responses ended: {where}"
     made = [
-        _table(f"{name}.steering", f"H. Steering {where}", fields, rows, f"{CHANGES} {PAIRED}"),
+        _table(f"{name}.steering", f"H. Steering {where}", fields, rows, f"{CHANGES} {PAIRED} {HOLM}"),
         _table(f"{name}.steering_ends", ends, (*SETTING, *ENDINGS), rows, ENDS),
     ]
     if contrasts:
-        pairs = [({**one.point, "minus": one.minus}, one.change) for one in contrasts]
+        pairs = _corrected([({**one.point, "minus": one.minus}, one.change) for one in contrasts])
         minus: Field = (Column("minus", "text"), lambda point, change: point["minus"])
         title = f"I. Beyond a random direction: {where}"
         fields = (*SETTING, minus, *DIFFERENCES)
-        made.append(_table(f"{name}.steering_beyond", title, fields, pairs, f"{BEYOND} {PAIRED}"))
+        made.append(_table(f"{name}.steering_beyond", title, fields, pairs, f"{BEYOND} {PAIRED} {HOLM}"))
     return made
+
+
+def _corrected(rows: Sequence[Row]) -> list[Row]:
+    """The rows with a "holm_p" in the points of a control, held against the same, that has several settings."""
+    families: dict[tuple[str, str | None], list[int]] = {}
+    for index, (point, change) in enumerate(rows):
+        if change is not None and change.mcnemar_p is not None:
+            families.setdefault((point["control"], point.get("minus")), []).append(index)
+    found: dict[int, float] = {}
+    for family in families.values():
+        if len(family) > 1:
+            found |= zip(family, holm([rows[index][1].mcnemar_p for index in family]), strict=True)
+    return [({**point, "holm_p": found.get(index)}, change) for index, (point, change) in enumerate(rows)]
 
 
 def _level(point: Point, key: str) -> Estimate | None:
@@ -90,9 +110,7 @@ def _twins(change: Change | None, part: Literal["accuracy_if_capped", "accuracy_
     return 0 if estimate is None else estimate.n
 
 
-def _table(
-    name: str, title: str, fields: Sequence[Field], rows: Sequence[tuple[Point, Change | None]], note: str
-) -> Table:
+def _table(name: str, title: str, fields: Sequence[Field], rows: Sequence[Row], note: str) -> Table:
     """A row per setting; fields that no row has are left out."""
     cells = [[cell(*row) for _, cell in fields] for row in rows]
     kept = [index for index in range(len(fields)) if any(line[index] is not None for line in cells)]
