@@ -1,8 +1,11 @@
 """What comes from outside does no harm: docs/security.md has the list, and what else of it is tested where."""
 
+import io
 import json
 import os
 import pickle
+import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +14,10 @@ import pytest
 import torch
 
 from tests.test_models import DEEPSEEK, QWEN, save_checkpoint
-from thinksteer import annotation, equality, grading, letters, models, probes
+from thinksteer import annotation, cli, drawing, equality, grading, judge, letters, models, probes, store
 from thinksteer.keywords import annotate_text
 from thinksteer.records import InputError
+from thinksteer.terminal import Terminal, discreet, plain
 
 LENGTH = 100_000  # characters of a hostile response
 IN_TIME_S = 2.0  # of the processor: the slowest takes a third of a second, what grows with the square 7 and more
@@ -147,3 +151,107 @@ def test_what_names_no_model_is_no_path_either(tmp_path: Path, name: str, monkey
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="no model"):
         models.resolve(name, tmp_path, "deepseek")
+
+
+def ended(main: Callable[[], None], capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
+    """What a script prints and says at its end."""
+    signals = (signal.SIGTERM, signal.SIGUSR1)
+    before = [signal.getsignal(number) for number in signals]
+    try:
+        with pytest.raises(SystemExit):
+            cli.run(main)
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
+    said = capsys.readouterr()
+    return said.out, said.err
+
+
+ACTING = "\x1b[2J\x1b]0;title\x07\x9b1m\r\b\x00\x7f\u202egnp.exe\u2066\ud800"
+
+
+@pytest.mark.parametrize("way", ["printed", "error", "disk", "flag"])
+def test_nothing_that_is_shown_steers_the_terminal(way: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        if way == "flag":
+            cli.parser("").parse_args([ACTING])
+        raise FileNotFoundError(2, "No such file", ACTING) if way == "disk" else InputError(ACTING)
+
+    out, err = ended((lambda: print("a\tb\né", ACTING)) if way == "printed" else fail, capsys)
+    shown = out + err
+    assert all(letter.isprintable() or letter in "\t\n" for letter in shown)
+    assert r"\x1b[2J\x1b]0;title\x07\x9b1m\r\x08\x00\x7f\u202egnp.exe\u2066\ud800" in shown
+    assert way != "printed" or out.startswith("a\tb\né ")
+
+
+def test_a_terminal_is_a_stream_like_its_own_but_for_colours() -> None:
+    stream = io.StringIO()
+    assert Terminal(stream).write("\x1b[0m") == 4 and stream.getvalue() == r"\x1b[0m" and not Terminal(stream).isatty()
+    assert Terminal(sys.__stdout__).fileno() == sys.__stdout__.fileno()
+
+
+KEY = "Abcdefghijklmnop0123456789"
+SECRETS = {
+    f"https://user:{KEY}@host:8000/v1": "https://***@host:8000/v1",
+    f"https://{KEY}@host/v1?a=1": "https://***@host/v1?a=1",
+    f"https://host/a@b.zip?X-Amz-Signature={KEY}&a=1#b": "https://host/a@b.zip?X-Amz-Signature=***&a=1#b",
+    f"http://h/?id=1&access_token={KEY}": "http://h/?id=1&access_token=***",
+    f"--url=http://h/f.zip?sig={KEY}": "--url=http://h/f.zip?sig=***",
+    f"unrecognized arguments: --api_key {KEY}": "unrecognized arguments: --api_key ***",
+    f"--token={KEY} x": "--token=*** x",
+    f"Illegal header value b'Bearer hf_{KEY}'": "Illegal header value b'Bearer ***'",
+    f"sk-proj-{KEY}": "***",
+}
+HARMLESS = ["--api_key_env OPENAI_API_KEY --max_tokens 5", "https://drive.google.com/uc?id=135ttUxdNc4gQkmbZlpr3ecbhA3"]
+HARMLESS += ["thinking_tokens 12", "mask-of-the-tokens-of-all-layers", "key: value", "a@b"]
+
+
+@pytest.mark.parametrize("text", [*SECRETS, *HARMLESS])
+def test_secrets_of_urls_and_flags_are_not_shown(text: str) -> None:
+    assert discreet(text) == SECRETS.get(text, text) and (text in SECRETS) == (KEY in text)
+
+
+@pytest.mark.parametrize("show", [plain, discreet])
+def test_what_is_shown_is_looked_through_in_time(show: Callable[[str], str]) -> None:
+    for unit in ("a", "?", "?key", "-", "--key", "://", "://a@", "hf_", "sk-", "\x1b", "&sig=", "=", " "):
+        begun = time.process_time()
+        show(filled(unit))
+        assert time.process_time() - begun < IN_TIME_S, unit
+
+
+def test_a_manifest_has_the_command_without_its_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", KEY)
+    monkeypatch.setattr(
+        sys, "argv", ["annotate.py", "--endpoint", f"https://me:{KEY}@host/v1?api_key={KEY}", "--n", "3"]
+    )
+    with store.run(tmp_path / "a.json", {}, [], overwrite=False):
+        store.write_json(tmp_path / "a.json", 1)
+    text = store.manifest_path(tmp_path / "a.json").read_text()
+    assert KEY not in text
+    assert json.loads(text)["command"] == ["annotate.py", "--endpoint", "https://***@host/v1?api_key=***", "--n", "3"]
+
+
+@pytest.mark.parametrize("way", ["a key for its variable", "a flag there is not"])
+def test_a_key_on_the_command_line_is_refused_and_not_repeated(
+    way: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = f"sk-{KEY}"
+
+    def main() -> None:
+        parser = cli.parser("")
+        judge.add_flags(parser)
+        flag = "--api_key_env" if way == "a key for its variable" else "--api_key"
+        args = parser.parse_args(["--endpoint", "http://h/v1", "--endpoint_model", "m", flag, key])
+        judge.judge_from(args, tmp_path / "cache")
+
+    out, err = ended(main, capsys)
+    assert "--api_key" in err and key not in out + err
+
+
+def test_a_name_with_dollars_is_no_formula_in_a_figure(tmp_path: Path) -> None:
+    figure, [panel] = drawing.frame(1, 2, 2)
+    panel.plot([0, 1], label=r"$\frac$")
+    panel.set_title("${{{$")
+    drawing.legend(figure, panel)
+    drawing.save(figure, tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size

@@ -42,10 +42,36 @@ def test_markdown_has_one_line_per_row_and_keeps_bars_out_of_cells():
     assert lines[2:6] == [
         "| model | gsm8k | n |",
         "| --- | ---: | ---: |",
-        "| a\\|<b> | 91.2 [90.0, 92.5] | 3 |",
-        "| a\\|<b> | – | – |",
+        "| a\\|&lt;b> | 91.2 [90.0, 92.5] | 3 |",
+        "| a\\|&lt;b> | – | – |",
     ]
     assert lines[-1] == "A note & more."
+
+
+@pytest.mark.parametrize(
+    ("outside", "inert"),
+    [
+        ("<img src=http://example.org/x onerror=alert(1)>", "&lt;img src=http://example.org/x onerror=alert(1)>"),
+        ("![x](http://example.org/x)", "![x]\\(http://example.org/x)"),
+        ("a\n\n# b\r\n| c |\u2028d\te", "a # b \\| c \\| d e"),
+        ("</table><!-- <? 1<2", "&lt;/table>&lt;!-- &lt;? 1<2"),
+    ],
+)
+def test_markdown_of_names_from_outside_is_text_on_one_line(outside: str, inert: str):
+    table = Table("t", outside, (Column(outside, "text"),), ((outside,),), "")
+    assert markdown(table) == f"**{inert}**\n\n| {inert} |\n| --- |\n| {inert} |\n\n\n"
+
+
+FORMULAS = ["=HYPERLINK(1)", "+1+cmd|' /C calc'!A0", "-2+3", "@SUM(1)", "\t=1", "\n=1", " =1"]
+OTHERS = ["-0.4", "+1e3", "a=1", "1-2", "'=1", ""]
+
+
+def test_csv_keeps_formulas_from_being_computed_and_numbers_numbers():
+    cells = [*FORMULAS, *OTHERS, "a\r=1"]
+    rows = list(
+        csv.reader(io.StringIO(as_csv(Table("t", "", (Column("=1", "text"),), tuple(zip(cells, strict=True)), ""))))
+    )
+    assert [row[0] for row in rows] == ["'=1", *(f"'{cell}" for cell in FORMULAS), *OTHERS, "a =1"]
 
 
 def test_csv_keeps_full_precision_in_four_columns_an_estimate():

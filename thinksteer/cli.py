@@ -5,6 +5,7 @@ import errno
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,6 +13,7 @@ from thinksteer.engines import ENGINES
 from thinksteer.flags import finite_float, natural_float, natural_int, positive_int, shard, share  # noqa: F401 (for the scripts)
 from thinksteer.methods import METHODS
 from thinksteer.records import InputError
+from thinksteer.terminal import Terminal, discreet, plain
 from thinksteer.thinking import TEMPLATES
 
 STOPPED = 130  # exit status after Ctrl-C, as in shells; USAGE is argparse's
@@ -35,7 +37,7 @@ class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(USAGE, f"error: {message} (--help lists all flags)\n")
+        self.exit(USAGE, discreet(plain(f"error: {message} (--help lists all flags)\n")))
 
 
 class Distinct(argparse.Action):
@@ -194,19 +196,20 @@ def add_batch_tokens(parser: argparse.ArgumentParser) -> None:
 
 def run(main: Callable[[], None]) -> NoReturn:
     """Run a script's `main` and exit: 0; 2 and one line for the user's errors and the disk's; 130 if stopped (Ctrl-C,
-    SIGTERM, or SIGUSR1, which schedulers send ahead of the time limit)."""
+    SIGTERM, or SIGUSR1, which schedulers send ahead of the time limit). What it prints is shown as `Terminal` does."""
     for request in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(request, signal.default_int_handler)
     try:
-        main()
+        with redirect_stdout(Terminal(sys.stdout)):
+            main()
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error}", file=Terminal(sys.stderr))
         sys.exit(USAGE)
     except OSError as error:
         if error.errno not in CURES:
             raise
         where = "" if error.filename is None else f"{error.filename}: "
-        print(f"error: {where}{error.strerror}: {CURES[error.errno]}", file=sys.stderr)
+        print(f"error: {where}{error.strerror}: {CURES[error.errno]}", file=Terminal(sys.stderr))
         sys.exit(USAGE)
     except KeyboardInterrupt:
         print("stopped; run the same command to go on", file=sys.stderr)

@@ -231,6 +231,8 @@ def judge_from(args: argparse.Namespace, cache: Path, temperature: float = 0.0) 
         raise InputError("--endpoint and --endpoint_model are missing: they say where to ask, and which model")
     if not args.endpoint.startswith(("http://", "https://")):
         raise InputError(f"--endpoint {args.endpoint}: give a URL that begins with http:// or https://")
+    if not args.api_key_env.isidentifier():  # not repeated: it may be the key
+        raise InputError("--api_key_env names an environment variable; put the key into that, not on the command line")
     if args.max_cost is not None and not args.price_in and not args.price_out:
         raise InputError("--max_cost needs --price_in and --price_out, USD per million tokens")
     prices = {"price_in": args.price_in, "price_out": args.price_out}

@@ -21,6 +21,7 @@ from thinksteer.files import claim, read_json, sha256, write_json
 from thinksteer.journal import record_files
 from thinksteer.lines import cut
 from thinksteer.records import InputError
+from thinksteer.terminal import discreet
 
 FOLDERS = ("responses", "directions", "steering", "heads", "models", "evaluations", "reports")
 FOLDERS += ("annotations", "states", "layers", "levels", "behaviours", "questions", "lm_eval", "confidence")
@@ -99,9 +100,9 @@ def manifest_of(output: Path) -> dict[str, Any] | None:
 
 
 def _facts(settings: dict[str, Any], hashes: dict[str, str]) -> dict[str, Any]:
-    """All that a manifest holds; nothing is taken from the environment, so no secret can be."""
+    """All that a manifest holds; nothing is taken from the environment, so no secret can be, nor from URLs."""
     return {
-        "command": sys.argv,
+        "command": [discreet(argument) for argument in sys.argv],
         "settings": settings,
         "seed": settings.get("seed"),
         "versions": {"python": platform.python_version()} | _versions(),

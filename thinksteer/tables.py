@@ -7,6 +7,7 @@ precision: CSV and JSON have shares in [0, 1], Markdown and HTML show percentage
 import csv
 import html
 import io
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -66,30 +67,48 @@ def shown(cell: Cell, kind: Kind) -> str:
 def markdown(table: Table) -> str:
     """The table as GitHub Markdown, with its title and note."""
     rules = ["---" if column.kind == "text" else "---:" for column in table.columns]
-    lines = [[column.title for column in table.columns], rules]
-    lines += [[shown(cell, column.kind) for cell, column in _row(row, table)] for row in table.rows]
-    body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-    return f"**{table.title}**\n\n{body}\n\n{table.note}\n"
+    lines = [[_inert(column.title) for column in table.columns], rules]
+    lines += [[_inert(shown(cell, column.kind)) for cell, column in _row(row, table)] for row in table.rows]
+    body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"**{_inert(table.title)}**\n\n{body}\n\n{table.note}\n"
+
+
+def _inert(text: str) -> str:
+    """One line without cells, tags, links and pictures: names and kinds of questions come from outside."""
+    line = " ".join(text.split()).replace("|", "\\|").replace("](", "]\\(")
+    return re.sub(r"<(?=[!?/a-zA-Z])", "&lt;", line)
 
 
 def as_csv(table: Table) -> str:
-    """The table as CSV; an estimate takes four columns: value, low, high, n."""
+    """The table as CSV; an estimate takes four columns: value, low, high, n. Text that a spreadsheet would compute has
+    an apostrophe before it."""
     wide = [any(isinstance(row[index], Estimate) for row in table.rows) for index in range(len(table.columns))]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     heading: list[str] = []
     for column, is_wide in zip(table.columns, wide, strict=True):
         heading += [f"{column.title} {part}" for part in ("value", "low", "high", "n")] if is_wide else [column.title]
-    writer.writerow(heading)
+    writer.writerow(map(_literal, heading))
     for row in table.rows:
-        line: list[str | float | None] = []
+        line: list[Cell] = []
         for cell, is_wide in zip(row, wide, strict=True):
             if isinstance(cell, Estimate):
                 line += [cell.value, cell.low, cell.high, cell.n]
             else:
                 line += [cell, None, None, None] if is_wide else [cell]
-        writer.writerow(line)
+        writer.writerow(map(_literal, line))
     return out.getvalue()
+
+
+def _literal(cell: Cell) -> Cell:
+    if not isinstance(cell, str):
+        return cell
+    text = cell.replace("\r", " ")  # which Python does not quote, and readers take for the end of a row
+    try:
+        float(text)  # a weight, say
+    except ValueError:
+        return f"'{text}" if text.lstrip().startswith(("=", "+", "-", "@")) else text
+    return text
 
 
 def as_json(table: Table) -> dict[str, Any]:
