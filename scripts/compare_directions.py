@@ -5,6 +5,7 @@
 
 Cosines of every two directions, layer by layer; and of each direction with the rows of the embedding and unembedding
 matrices, as they are stored (without the final norm's weight): the tokens nearest to it and nearest to its opposite.
+Where a direction has no vector (one that is read at the prompt's last token, in layer 0) a dash stands.
 The matrices are read from the checkpoint, one at a time; beside it, 0.2 GB of its rows at once in float32 for a 32B
 model.
 
@@ -14,6 +15,7 @@ Writes  directions/<model>/cosines.json and .png: all cosines, the tokens, the h
 """
 
 import argparse
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,7 +44,7 @@ def parse_args() -> argparse.Namespace:
         "--direction",
         nargs="+",
         action=cli.Distinct,
-        help="names of files in directions/<model>/ (default: all that have a vector in every layer of the model)",
+        help="names of files in directions/<model>/ (default: all that fit the model)",
     )
     parser.add_argument(
         "--n_tokens", type=cli.positive_int, default=5, help="nearest and opposite each (default: %(default)s)"
@@ -81,11 +83,12 @@ def read_directions(args: argparse.Namespace, ref: ModelRef, shape: tuple[int, i
     names = args.direction or sorted(file.stem for file in folder.glob("*.safetensors"))
     paths = {name: store.direction_path(args.artifacts, ref.key, name) for name in names}
     found = {name: store.read_direction(path).double() for name, path in paths.items()}
-    unfit = [name for name, one in found.items() if one.shape != shape or not one.norm(dim=-1).all()]
+    unfit = [name for name, one in found.items() if one.shape != shape or not one.any()]
     if unfit and args.direction:
-        raise InputError(f"{paths[unfit[0]]} has no vector of {shape[1]} numbers in each of {shape[0]} layers")
+        shapes = f"{list(found[unfit[0]].shape)}, of {args.model} it would be {list(shape)}"
+        raise InputError(f"{paths[unfit[0]]} is zero or of another model ({shapes}): leave it out")
     if unfit:
-        print(f"left out, without a vector in every layer of the model: {', '.join(unfit)}")
+        print(f"left out, zero or of another model: {', '.join(unfit)}")
     if len(found) == len(unfit):
         raise InputError(f"{folder} holds no direction of the model: make it with stage 2")
     return {name: one for name, one in found.items() if name not in unfit}
@@ -106,36 +109,48 @@ def compare(args: argparse.Namespace, ref: ModelRef, directions: dict[str, Tenso
         low, high = chance.quantile(torch.tensor([0.025, 0.975]).double()).tolist()
         about = Chance(chance.mean().item(), low, high)
         matrices[matrix] = {"random": asdict(about), "tokens": tokens}
-        largest = {name: [one["nearest"][0]["cosine"] for one in tokens[name]] for name in directions}
+        largest = {name: [largest_cosine(one) for one in tokens[name]] for name in directions}
         shown.append(Nearness("embedding = unembedding (tied)" if tied else matrix, largest, about))
     with store.atomic(store.figure_path(path)) as partial:
-        similarity_figure(list(directions), pairs.mean(dim=0).tolist(), partial)
+        similarity_figure(list(directions), pairs.nanmean(dim=0).tolist(), partial)
     with store.atomic(path.with_name("cosines_tokens.png")) as partial:
         nearness_figure(shown, partial)
-    about = {"directions": list(directions), "tied": tied, "mean": pairs.mean(dim=0).tolist()}
-    store.write_json(path, about | {"layers": pairs.tolist(), "matrices": matrices})
+    about = {"directions": list(directions), "tied": tied, "mean": numbers(pairs.nanmean(dim=0))}
+    store.write_json(path, about | {"layers": [numbers(layer) for layer in pairs], "matrices": matrices})
+
+
+def numbers(matrix: Tensor) -> list[list[float | None]]:
+    """As JSON: None for NaN."""
+    return [[None if math.isnan(value) else value for value in row] for row in matrix.tolist()]
+
+
+def largest_cosine(layer: dict[str, Any]) -> float:
+    """With a token; NaN where a direction has no vector."""
+    return layer["nearest"][0]["cosine"] if layer["nearest"] else math.nan
 
 
 def nearest_tokens(
     directions: dict[str, Tensor], rows: Tensor, count: int, tokenizer: "PreTrainedTokenizerBase"
 ) -> dict[str, list[dict[str, Any]]]:
-    """By direction, for each layer: the tokens with the largest cosines, and those with the most negative ones."""
-    flat = torch.cat(list(directions.values()))  # [N * L, D]
-    values, ids = (
-        one.view(2, len(directions), -1, one.shape[1]) for one in nearest(torch.cat([flat, -flat]), rows, count)
-    )
+    """By direction, for each layer: the tokens with the largest cosines, and those with the most negative ones; none
+    where it has no vector."""
+    places = [(name, layer) for name, one in directions.items() for layer, row in enumerate(one) if row.any()]
+    flat = torch.stack([directions[name][layer] for name, layer in places])
+    values, ids = (one.view(2, len(places), -1) for one in nearest(torch.cat([flat, -flat]), rows, count))
 
-    def tokens(side: int, index: int, layer: int) -> list[dict[str, Any]]:
-        sign = 1 - 2 * side
-        pairs = zip(ids[side, index, layer].tolist(), values[side, index, layer].tolist(), strict=True)
+    def tokens(side: int, place: tuple[str, int]) -> list[dict[str, Any]]:
+        if place not in places:
+            return []
+        index, sign = places.index(place), 1 - 2 * side
+        pairs = zip(ids[side, index].tolist(), values[side, index].tolist(), strict=True)
         return [{"id": id, "token": tokenizer.decode([id]), "cosine": sign * value} for id, value in pairs]
 
     return {
         name: [
-            {"layer": layer, "nearest": tokens(0, index, layer), "opposite": tokens(1, index, layer)}
+            {"layer": layer, "nearest": tokens(0, (name, layer)), "opposite": tokens(1, (name, layer))}
             for layer in range(len(one))
         ]
-        for index, (name, one) in enumerate(directions.items())
+        for name, one in directions.items()
     }
 
 
@@ -145,12 +160,12 @@ def describe(about: dict[str, Any], layer: int | None) -> str:
     width = max(map(len, names))
     lines = ["cosines, mean over layers:", " " * (width + 4) + "".join(f" {n:5d}" for n in range(1, len(names) + 1))]
     lines += [
-        f"{number:3d} {name:{width}}" + "".join(f" {value:5.2f}" for value in values)
+        f"{number:3d} {name:{width}}" + "".join(f" {'–' if value is None else f'{value:.2f}':>5}" for value in values)
         for number, (name, values) in enumerate(zip(names, about["mean"], strict=True), 1)
     ]
     if layer is None:
         each = [one for matrix in matrices.values() for name in names for one in matrix["tokens"][name]]
-        layer = max(each, key=lambda one: one["nearest"][0]["cosine"])["layer"]
+        layer = max((one for one in each if one["nearest"]), key=largest_cosine)["layer"]
     for matrix, found in matrices.items():
         said = "embedding = unembedding (tied)" if about["tied"] else matrix
         random = found["random"]
@@ -159,7 +174,7 @@ def describe(about: dict[str, Any], layer: int | None) -> str:
         for name in names:
             for side in ("nearest", "opposite"):
                 tokens = found["tokens"][name][layer][side]
-                listed = ", ".join(f"{one['token']!r} {one['cosine']:.2f}" for one in tokens)
+                listed = ", ".join(f"{one['token']!r} {one['cosine']:.2f}" for one in tokens) or "–"
                 lines.append(f"{name if side == 'nearest' else '':{width}} {side:8s} {listed}")
     return "\n".join(lines)
 

@@ -1,5 +1,6 @@
 """Cosines of directions with each other and with tokens: against torch's own, planted tokens, and the script."""
 
+import re
 import sys
 
 import pytest
@@ -22,6 +23,9 @@ def test_cosines_of_every_pair_in_every_layer_are_those_of_torch():
     expected = cosine_similarity(first[:, None], second[None], dim=-1).permute(2, 0, 1)
     assert cosines(first, second).shape == (4, 3, 2)
     torch.testing.assert_close(cosines(first, second), expected)
+    first[1, 2] = 0
+    found = cosines(first, second)
+    assert found[2, 1].isnan().all() and found.isnan().sum() == 2
 
 
 def test_nearest_rows_are_the_same_in_chunks_and_those_of_all_cosines():
@@ -128,20 +132,36 @@ def test_the_script_finds_the_tokens_that_directions_were_made_of(root, run):
 
 def test_a_direction_that_is_missing_or_of_another_shape_is_named(root, run):
     write(root, "wide", noise(6, 64))
-    write(root, "one-layer", noise(6, 128) * torch.eye(6)[:, :1])
+    write(root, "nothing", torch.zeros(6, 128))
     with pytest.raises(InputError, match=r"absent\.safetensors"):
         run(*FLAGS, "--direction", "first", "absent")
-    for name in ("wide", "one-layer"):
-        with pytest.raises(InputError, match=rf"{name}\.safetensors has no vector of 128 numbers in each of 6 layers"):
+    for name in ("wide", "nothing"):
+        with pytest.raises(
+            InputError, match=rf"{name}\.safetensors is zero or of another model .* \[6, 128\]\): leave"
+        ):
             run(*FLAGS, "--direction", "first", name)
     out = run(*FLAGS)
-    assert (
-        "left out, without a vector in every layer of the model: one-layer, wide\n" in out and "2 second.onset" in out
-    )
+    assert "left out, zero or of another model: nothing, wide\n" in out and "2 second.onset" in out
     for name in ("first", "second.onset"):
         store.direction_path(root, "tiny-reasoner", name).unlink()
     with pytest.raises(InputError, match="holds no direction of the model"):
         run(*FLAGS)
+
+
+def test_a_layer_without_a_vector_has_a_dash(root, run):
+    first, third = (store.direction_path(root, "tiny-reasoner", name) for name in ("first", "third"))
+    about = torch.arange(6)[:, None]
+    write(root, "third", store.read_direction(first) * (about > 2) + noise(6, 128, seed=2) * (about == 2))
+    write(root, "early", noise(6, 128, seed=3) * (about < 2))
+    out = run(*FLAGS, "--direction", "first", "third", "early", "--layer", "0")
+    found = store.read_json(third.with_name("cosines.json"))
+    pairs = [layer[0][1] for layer in found["layers"]]
+    assert pairs[:2] == [None, None] and pairs[3:] == pytest.approx([1, 1, 1]) and abs(pairs[2]) < 0.5
+    assert found["mean"][0][1] == pytest.approx(sum(pairs[2:]) / 4) and found["mean"][1][2] is None
+    places = found["matrices"]["unembedding"]["tokens"]
+    assert places["third"][1] == {"layer": 1, "nearest": [], "opposite": []} and len(places["third"][2]["nearest"]) == 3
+    assert places["third"][LAYER] == places["first"][LAYER] and places["early"][LAYER]["nearest"] == []
+    assert re.search(r"2 third  +0\.\d\d +1\.00 +–\n", out) and re.search(r"third +nearest +–\n +opposite +–\n", out)
 
 
 @pytest.mark.parametrize("stored_twice", [False, True])

@@ -1,5 +1,6 @@
 """The figures of directions beside each other and beside the rows of a model's tokens."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,8 @@ class Chance:
 
 @dataclass(frozen=True)
 class Nearness:
-    """Directions and the rows of one matrix: by direction the largest cosine in each layer, `[num_layers]`."""
+    """Directions and the rows of one matrix: by direction the largest cosine in each layer, `[num_layers]`, NaN where
+    it has no vector."""
 
     title: str
     largest: Mapping[str, Sequence[float]]
@@ -29,7 +31,7 @@ class Nearness:
 
 
 def similarity_figure(names: Sequence[str], cosines: ArrayLike, path: Path) -> None:
-    """A heat map of the cosines `[N, N]` between N directions, each number in its cell."""
+    """A heat map of the cosines `[N, N]` between N directions, each number in its cell; of a NaN a dash."""
     size, columns = 2.4 + 0.62 * len(names), range(len(names))
     figure, (panel,) = frame(1, size + 0.9, size)
     panel.grid(False)
@@ -37,7 +39,8 @@ def similarity_figure(names: Sequence[str], cosines: ArrayLike, path: Path) -> N
     for row, values in enumerate(cosines):
         for column, value in enumerate(values):
             colour = "white" if abs(value) > 0.7 else "black"
-            panel.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=9)
+            text = "–" if math.isnan(value) else f"{value:.2f}"
+            panel.text(column, row, text, ha="center", va="center", color=colour, fontsize=9)
     panel.set_xticks(columns, names, rotation=40, ha="right", rotation_mode="anchor")
     panel.set_yticks(columns, names)
     figure.colorbar(image, ax=panel, label="cosine, mean over layers", shrink=0.8)
@@ -50,7 +53,8 @@ def nearness_figure(found: Sequence[Nearness], path: Path) -> None:
     Grey: random directions, mean and the middle 95 %; the largest of so many cosines is far above 0 by chance.
     """
     figure, panels = frame(len(found), 1.5 + 4.2 * max(len(found), 1.4), 4 + 0.11 * len(found[0].largest))
-    top = max(value for one in found for values in [*one.largest.values(), [one.chance.high]] for value in values)
+    shown = [value for one in found for values in [*one.largest.values(), [one.chance.high]] for value in values]
+    top = max(value for value in shown if not math.isnan(value))
     for panel, one in zip(panels, found, strict=True):
         for index, (name, values) in enumerate(one.largest.items()):
             style, line = series(index, name), ("-", "--", ":")[index // len(COLOURS) % 3]

@@ -63,8 +63,10 @@ def cosine(first: Tensor, second: Tensor) -> Tensor:
 
 
 def cosines(first: Tensor, second: Tensor) -> Tensor:
-    """Cosine similarities `[L, A, B]`, layer by layer, of directions `[A, L, D]` with others `[B, L, D]`."""
-    return torch.einsum("ald,bld->lab", unit(first), unit(second))
+    """Cosine similarities `[L, A, B]`, layer by layer, of directions `[A, L, D]` with others `[B, L, D]`; NaN where one
+    of the two is zero."""
+    first, second = (one / one.norm(dim=-1, keepdim=True) for one in (first, second))
+    return torch.einsum("ald,bld->lab", first, second)
 
 
 def nearest(vectors: Tensor, rows: Tensor, k: int, chunk: int = 8192) -> tuple[Tensor, Tensor]:
