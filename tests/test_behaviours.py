@@ -272,9 +272,9 @@ def settings(root):
 def test_settings_are_found_by_control_layer_and_weight(root, run):
     found = [(one.control, one.layer, one.weight) for one in settings(root)]
     assert found == [(BACK, None, 0.0), (BACK, 3, -1.0), (BACK, 3, 1.0), (f"{BACK}.random0", 3, 1.0)]
-    with pytest.raises(InputError, match="no steering named deduction, but backtracking: "):
+    with pytest.raises(InputError, match=r"no finished steering by deduction, of .* after .*; there is backtracking: "):
         find_settings(root, "tiny-reasoner", "arithmetic", [DEDUCE], LABELS)
-    with pytest.raises(InputError, match="no steering named a label, but none: "):
+    with pytest.raises(InputError, match=r"no finished steering, of controls named after initializing, .*: run"):
         find_settings(root, "other", "arithmetic", None, LABELS)
 
 

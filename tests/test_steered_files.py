@@ -39,11 +39,11 @@ def test_every_control_is_found_with_its_random_ones_by_layer_and_weight(tmp_pat
 def test_what_is_not_there_is_named(tmp_path, make):
     make("a", 0.0)
     make("a.random0", 0.0)
-    with pytest.raises(InputError, match=r"no steering named b a\.random0, but a: "):
+    with pytest.raises(InputError, match=r"no finished steering by b a\.random0; there is a: "):
         find_settings(tmp_path, "m", "d", ["a", "b", "a.random0"])
-    with pytest.raises(InputError, match="no steering named a label, but none: "):
+    with pytest.raises(InputError, match="no finished steering, of controls named after b; there is a: "):
         find_settings(tmp_path, "m", "d", None, ["b"])
-    with pytest.raises(InputError, match="no steering named a control, but none: "):
+    with pytest.raises(InputError, match=r"no finished steering: run steer_eval\.py"):
         find_settings(tmp_path, "m", "other", None)
 
 
@@ -65,7 +65,7 @@ def test_a_file_of_another_name_is_refused_and_one_that_is_not_finished_left_out
     begun = store.manifest_path(make("b", 1.0))
     store.write_json(begun, store.read_json(begun) | {"finished": None})
     assert found(tmp_path, None) == [("a", None, 0.0)]
-    with pytest.raises(InputError, match="no steering named b, but a: "):
+    with pytest.raises(InputError, match="no finished steering by b; there is a: "):
         find_settings(tmp_path, "m", "d", ["b"])
     path = make("a", 2.0)
     store.manifest_path(path).rename(store.manifest_path(path.with_name("notes.jsonl")))

@@ -28,14 +28,15 @@ def find_settings(
     """
     above = root / "steering" / store.slug(model) / store.slug(dataset)
     folders = [folder.name for folder in sorted(above.glob("*")) if store.finished_records(folder)]
-    known = [name for name in folders if steered_beside(name) is None]
-    if labels is not None:
-        known = [name for name in known if name.partition(".")[0] in labels]
+    steered = [name for name in folders if steered_beside(name) is None]
+    known = [name for name in steered if labels is None or name.partition(".")[0] in labels]
     chosen = known if controls is None else controls
     if not chosen or set(chosen) - set(known):
-        wanted = " ".join(one for one in chosen if one not in known) or ("a control" if labels is None else "a label")
-        there = ", ".join(known) or "none"
-        raise InputError(f"{above} has no steering named {wanted}, but {there}: steer with it by steer_eval.py")
+        missing = " ".join(one for one in chosen if one not in known)
+        what = f" by {missing}" if missing else ""
+        what += "" if labels is None else f", of controls named after {', '.join(labels)}"
+        what += f"; there is {', '.join(steered)}" if steered else ""
+        raise InputError(f"{above} has no finished steering{what}: run steer_eval.py")
     found = []
     for control in chosen:
         names = [control, *(name for name in folders if steered_beside(name) == control)]
