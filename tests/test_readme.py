@@ -29,7 +29,7 @@ def called(script: Path) -> str:
 @pytest.fixture(scope="module")
 def usages() -> dict[str, str]:
     """What each script prints for --help, all in this process: a fresh one each would import PyTorch every time."""
-    return {called(script): usage(script) for script in SCRIPTS if script.name != "choose_edit.py"}
+    return {called(script): usage(script) for script in SCRIPTS}
 
 
 def usage(script: Path) -> str:
