@@ -20,7 +20,10 @@ from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
+from thinksteer import cli
 from thinksteer.arithmetic import FORCED_ANSWER, training_texts
+from thinksteer.files import load_torch
+from thinksteer.records import InputError
 
 BOS, EOS, PAD = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜▁pad▁｜>"
 USER, ASSISTANT, OPEN, CLOSE = "<｜User｜>", "<｜Assistant｜>", "<think>", "</think>"
@@ -156,15 +159,20 @@ def draw_loss(losses: list[float], path: Path) -> None:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.parser(__doc__)
     parser.add_argument("--output", type=Path, default=Path("artifacts/models/tiny-reasoner"))
-    parser.add_argument("--tokens", type=float, default=10e6, help="training tokens, padding included")
-    parser.add_argument("--layers", type=int, default=6)
-    parser.add_argument("--hidden", type=int, default=128)
-    parser.add_argument("--heads", type=int, default=8)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0: all cores")
-    return parser.parse_args()
+    parser.add_argument("--tokens", type=cli.finite_float, default=10e6, help="training tokens, padding included")
+    parser.add_argument("--layers", type=cli.positive_int, default=6)
+    parser.add_argument("--hidden", type=cli.positive_int, default=128)
+    parser.add_argument("--heads", type=cli.positive_int, default=8)
+    parser.add_argument("--seed", type=cli.natural_int, default=0)
+    parser.add_argument("--threads", type=cli.natural_int, default=0, help="CPU threads, 0: all cores")
+    args = parser.parse_args()
+    if args.tokens < BATCH_TOKENS:
+        parser.error(f"--tokens {args.tokens:g}: one batch has {BATCH_TOKENS}, give as many at least")
+    if args.heads % 2 or args.hidden % (2 * args.heads):
+        parser.error(f"--heads {args.heads} --hidden {args.hidden}: give an even number of heads of an even size")
+    return args
 
 
 def main() -> None:
@@ -183,8 +191,12 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     steps, losses, chunk, seconds = int(args.tokens / BATCH_TOKENS), [], 0, 0.0
     if (work / "checkpoint.pt").exists():
-        saved = torch.load(work / "checkpoint.pt", weights_only=True)
-        model.load_state_dict(saved["model"])
+        saved = load_torch((work / "checkpoint.pt").read_bytes(), str(work / "checkpoint.pt"))
+        try:
+            model.load_state_dict(saved["model"])
+        except RuntimeError:
+            unlike = "is of another size: give the flags it was begun with, or another --output"
+            raise InputError(f"{work / 'checkpoint.pt'} {unlike}") from None
         optimizer.load_state_dict(saved["optimizer"])
         losses, chunk, seconds = saved["losses"], saved["chunk"], saved["seconds"]
     start = time.monotonic() - seconds
@@ -213,4 +225,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)
