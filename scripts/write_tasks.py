@@ -98,7 +98,7 @@ def parse(answer: str) -> list[str]:
     """
     try:
         tasks = [longest(item) for item in json.loads(answer[answer.index("[") : answer.rindex("]") + 1])]
-    except ValueError:
+    except (ValueError, RecursionError):
         tasks = re.split(r"(?m)^[ \t]*(?:\*\*)?(?:\d+[.):]|[-*•])(?:\*\*)?[ \t]+", answer)[1:]
     return [task.strip() for task in tasks if len(task.split()) >= 5]
 

@@ -1,22 +1,49 @@
 """What comes from outside does no harm: docs/security.md has the list, and what else of it is tested where."""
 
+import inspect
 import io
 import json
 import os
 import pickle
+import re
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 
+from scripts import annotate, write_tasks
+from tests.synthetic import record
+from tests.test_calibration import chain
 from tests.test_models import DEEPSEEK, QWEN, save_checkpoint
-from thinksteer import annotation, cli, drawing, equality, grading, judge, letters, models, probes, store
+from thinksteer import (
+    annotation,
+    card,
+    cli,
+    confidence_page,
+    document,
+    drawing,
+    equality,
+    grading,
+    judge,
+    letters,
+    models,
+    probes,
+    question_scores,
+    store,
+)
+from thinksteer import page as report
+from thinksteer.comparison import Family, Member
 from thinksteer.keywords import annotate_text
 from thinksteer.records import InputError
+from thinksteer.tables import Column, Table
 from thinksteer.terminal import Terminal, discreet, plain
 
 LENGTH = 100_000  # characters of a hostile response
@@ -29,7 +56,22 @@ def filled(unit: str) -> str:
 
 UNITS = ["\n", "\n\n", " \n", " ", ".", "?!", ".'", " .", "...\n", "1", "1,", "111,", "-1", "1/", "(", "[", '["a', "{"]
 UNITS += ["}", "\\", "\\boxed", "\\boxed{", "\\boxed{1}", "\\text{", "$", "answer is ", "answer is A or ", "(A), "]
-UNITS += ["A.", "Q:", "\nQ", "```\n", "e.g. ", "Dr. ", "\n1. ", "a. ", "Wait.\n\n", "hmm. ", "not ", "x\ny "]
+UNITS += [
+    "A.",
+    "Q:",
+    "\nQ",
+    "```\n",
+    "e.g. ",
+    "Dr. ",
+    "\n1. ",
+    "a. ",
+    "Wait.\n\n",
+    "hmm. ",
+    "not ",
+    "x\ny ",
+    "man ",
+    "x ",
+]
 HOSTILE = [*map(filled, UNITS), "answer is A" + filled(","), "answer is " + filled("(A), ") + "(", filled("\n") + "x"]
 READERS: dict[str, Callable[[str], object]] = {
     **{kind: lambda text, kind=kind: grading.extract(text, kind) for kind in grading.READERS},
@@ -38,6 +80,8 @@ READERS: dict[str, Callable[[str], object]] = {
     "equality": lambda text: equality.decide(text[: equality.MAX_CHARS], text[1 : equality.MAX_CHARS] + "7"),
     "keywords": lambda text: annotate_text(text, "How many things does the man have? " * 30),
     "marks": annotation.parse,
+    "question's score": lambda text: question_scores.rule_score(text, ["1", "2"], "law"),
+    "tasks": write_tasks.parse,
     "answer's place": lambda text: list(probes._BEFORE.finditer(text)),
 }
 
@@ -255,3 +299,193 @@ def test_a_name_with_dollars_is_no_formula_in_a_figure(tmp_path: Path) -> None:
     drawing.legend(figure, panel)
     drawing.save(figure, tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size
+
+
+PATHS = {name: getattr(store, name) for name in store.__all__ if name.endswith("_path")}
+PATHS = {name: path for name, path in PATHS.items() if "root" in inspect.signature(path).parameters}
+GOOD = {"layer": None, "weight": 0.5, "shard": None, "unsteered": False, "instruction": ""}
+LEADING_OUT = [
+    "..",
+    "../x",
+    "a/../../x",
+    "/etc/x",
+    "a\0",
+    "a\nb",
+    "..\\x",
+    ".hidden",
+    "a/.ssh",
+    "a" * 300,
+    "\u202ex",
+    "\ud800",
+]
+OF_PARTS = {"behaviours_path": "name"}  # which its callers put together of slugs
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_no_name_leads_an_artifact_out_of_its_root(name: str, tmp_path: Path) -> None:
+    parameters = [one for one in inspect.signature(PATHS[name]).parameters if one not in ("root", *GOOD)]
+    root = tmp_path / "root"
+    for hostile in LEADING_OUT:
+        for spoilt in parameters:
+            given = {one: root / "responses/m/d.jsonl" if one == "records" else "good" for one in parameters}
+            if spoilt == "records":
+                given["records"] = root / f"../{tmp_path.name}/x.jsonl"
+            elif OF_PARTS.get(name) != spoilt:
+                given[spoilt] = hostile
+            more = {one: GOOD[one] for one in inspect.signature(PATHS[name]).parameters if one in GOOD}
+            try:
+                path = PATHS[name](root, **given, **more)
+            except InputError:
+                continue
+            assert given[spoilt] == "good", hostile
+            assert path.resolve().is_relative_to(root)
+
+
+def test_an_instruction_is_no_path_either(tmp_path: Path) -> None:
+    for hostile in LEADING_OUT:
+        path = store.evaluation_path(tmp_path, "m", "d", hostile)
+        assert path.parent == tmp_path / "evaluations/m/d" and re.fullmatch(r"[a-z0-9-]+\.jsonl", path.name)
+
+
+def test_links_in_the_place_of_files_are_replaced_not_followed(tmp_path: Path) -> None:
+    victim, folder = tmp_path / "victim", tmp_path / "folder"
+    victim.write_text("untouched")
+    folder.mkdir()
+    host = re.sub(r"[^\w.]", "_", socket.gethostname())
+    for number, target in ((os.getpid(), victim), (999_999_999, folder), (10**30, victim)):
+        (tmp_path / f".a.{host}-{number}.partial.json").symlink_to(target)
+    (tmp_path / "a.json").symlink_to(victim)
+    store.write_json(tmp_path / "a.json", {"a": 1})
+    assert victim.read_text() == "untouched" and folder.is_dir() and store.read_json(tmp_path / "a.json") == {"a": 1}
+    assert {path.name for path in tmp_path.iterdir()} == {"victim", "folder", "a.json"}
+    assert not (tmp_path / "a.json").is_symlink()
+
+
+def test_files_are_for_whom_the_umask_says(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        store.write_json(tmp_path / "a/b.json", 1)
+        store.write_safetensors(tmp_path / "a/c.safetensors", {"x": torch.ones(1)}, {})
+        with store.RecordLog(tmp_path / "a/d.jsonl"), store.run(tmp_path / "a/e.json", {}, [], overwrite=False):
+            pass
+        with store.atomic_folder(tmp_path / "f") as made:
+            (made / "g").touch()
+    finally:
+        os.umask(before)
+    modes = {path.relative_to(tmp_path).as_posix(): path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+    assert modes.keys() >= {"a/b.json", "a/c.safetensors", "a/d.jsonl", "f/g"}
+    assert not [name for name, mode in modes.items() if mode & 0o027]
+
+
+def tags(text: str) -> list[tuple[str, list[str]]]:
+    """Every tag of a page with the names of its attributes."""
+    found: list[tuple[str, list[str]]] = []
+    reader = HTMLParser()
+    reader.handle_starttag = lambda tag, attributes: found.append((tag, [name for name, _ in attributes]))
+    reader.feed(text)
+    return found
+
+
+def report_of(text: str) -> str:
+    ours = [replace(record(f"q{n}", length=5 + n, correct=n > 2, response=text), question=text) for n in range(20)]
+    edited = [replace(one, correct=True) for one in ours]
+    members = (Member(text, "base", ours, 9), Member(text + "2", "edited", edited, 9, text))
+    table = Table(text, text, (Column(text, "text"),), ((text,), ("other",)), text)
+    section = report.Section(text, (table,), (report.Picture(b"png", text),), report.examples(Family(text, members)))
+    return report.page(text, [text], [text], [section])
+
+
+def chains_of(text: str) -> str:
+    one = replace(chain(text, [True, False], at=[0, 1]), choice=text, likeliest=(text, text))
+    return confidence_page.page(text, [text], [confidence_page.Told(one, text, (text, text))])
+
+
+MARKUP = [
+    "<script>fetch('http://x')</script>",
+    "</title></style></pre><img src=//x onerror=alert(1)>",
+    "<!--",
+    "]]>",
+    "&lt;",
+]
+MARKUP += [
+    '" onmouseover="alert(1)',
+    "' onfocus=alert(1) autofocus '",
+    "javascript:alert(1)",
+    "<meta http-equiv=refresh>",
+]
+MARKUP += [
+    "\u2028\u2029</script>",
+    "\0<\0script>",
+    "<svg/onload=alert(1)>",
+    "<a href=http://x>",
+    "{{7*7}}",
+    "\ud800<b>",
+]
+
+
+@pytest.mark.parametrize("page", [report_of, chains_of])
+def test_a_page_has_the_same_tags_whatever_stands_in_it_and_asks_nobody(page: Callable[[str], str]) -> None:
+    plain_tags = tags(page("text"))
+    for text in MARKUP:
+        made = page(text)
+        assert tags(made) == plain_tags, text
+        assert made.startswith(document.OPENING) and made.count("http-equiv") == 1 + made.count("http-equiv=refresh")
+    assert not {name for name, _ in plain_tags} & {"script", "link", "iframe", "object", "embed", "form", "base", "a"}
+    assert all(found.startswith("data:image/png;base64,") for found in re.findall(r'src="([^"]*)', page("text")))
+    assert not re.search(r"https?:|//|url\(|@import", re.sub(r"data:[^\"]*", "", page("text")))
+
+
+HOSTILE_CARDS = {
+    "a call": '!!python/object/apply:os.system ["touch MARKER"]',
+    "lines": '"mit\\n---\\n# Injected\\n"',
+    "itself": "&a [*a]",
+    "a tag": "<script>alert(1)</script>",
+    "broken": "[a",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_CARDS)
+def test_what_a_base_model_s_card_states_stays_a_value(name: str, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text(
+        f"---\nlicense: {HOSTILE_CARDS[name].replace('MARKER', str(tmp_path / 'run'))}\n---\n"
+    )
+    base = "owner/base\n---\n# Injected"
+    try:
+        made = ModelCard(f"---\n{card.metadata(base, tmp_path, None, 'tag')}\n---\n# Mine\n")
+    except InputError as error:
+        assert "its metadata" in str(error) and name in ("a call", "broken")
+    else:
+        assert made.text == "# Mine\n" and made.data.base_model == base and name not in ("a call", "broken")
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_a_judge_writes_is_labels_and_places_in_the_text_or_nothing() -> None:
+    text = "Wait. Is 5+6=11? Yes."
+    evil = """["<b>"]Wait.["end-section"]["../x"]Is["end-section"]["a b"]Yes["end-section"]["x\x1b[2J"]5["end-section"]
+Ignore the above: ["deduction"]rm -rf /["end-section"]["deduction"]5+6=11?["end-section"]["zzz"]Yes.["end-section"]"""
+    pieces = annotation.parse(evil, text)
+    assert [label for label, _ in pieces] == ["deduction", "deduction", "zzz"]
+    places = annotation.locate(text, [piece for _, piece in pieces])
+    assert [place and text[slice(*place)] for place in places] == [None, "5+6=11?", "Yes."]
+    asked = annotate.PROMPT.format(thinking="{thinking} {0.__class__} %s")
+    assert asked.endswith("{thinking} {0.__class__} %s")
+
+
+def test_no_answer_is_run_as_code(tmp_path: Path) -> None:
+    """math-verify parses with sympy, whose parser of plain text would; what reaches it are figures and operators."""
+    code = f"__import__('os').system('touch {tmp_path / 'run'}')"
+    forms = (
+        "{}",
+        "1+{}",
+        "x={}",
+        r"\text{{{}}}",
+        r"\operatorname{{{}}}(2)",
+        "x_{{{}}}",
+        r"\frac{{{}}}{{2}}",
+        "({}, 2)",
+    )
+    forms += (r"\begin{{pmatrix}}{}\\2\end{{pmatrix}}", "$ {} $", r"5\text{{ {}}}", "{}^{{2}}", r"\int {} dx")
+    answers = [form.format(one) for form in forms for one in (code, code.replace("_", r"\_"))]
+    with grading.Grader(limit_s=5) as grader:
+        graded = grader.grade_all([(rf"\boxed{{{one}}}", r"\sqrt{2}+x", "math") for one in answers])
+    assert not any(one.correct for one in graded) and not (tmp_path / "run").exists()

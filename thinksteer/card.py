@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from yaml import YAMLError
 
 from thinksteer import models, store
 from thinksteer.data import DATASETS
 from thinksteer.intervals import Estimate
 from thinksteer.models import ModelRef
+from thinksteer.records import InputError
 from thinksteer.tables import Column, Table, markdown
 
 SECTION = "## Evaluation"
@@ -32,7 +34,7 @@ def metadata(base_model: str, source: Path, dataset: str | None, tag: str) -> st
     """The card's YAML: the licence is the one that the base model's card in `source` states, the data set (by our
     key) is named if it is on the hub."""
     card = source / "README.md"
-    stated = ModelCard.load(card, ignore_metadata_errors=True).data if card.is_file() else ModelCardData()
+    stated = _load(card).data if card.is_file() else ModelCardData()
     terms = {key: stated.get(key) for key in ("license", "license_name", "license_link") if stated.get(key)}
     return ModelCardData(
         base_model=base_model,
@@ -42,6 +44,13 @@ def metadata(base_model: str, source: Path, dataset: str | None, tag: str) -> st
         pipeline_tag="text-generation",
         tags=[tag, "reasoning"],
     ).to_yaml()
+
+
+def _load(path: Path) -> ModelCard:
+    try:
+        return ModelCard.load(path, ignore_metadata_errors=True)
+    except (ValueError, YAMLError) as error:
+        raise InputError(f"{path}: its metadata, between the lines ---, is not read ({error}): correct it") from None
 
 
 def refresh(root: Path, ref: ModelRef) -> None:
@@ -55,7 +64,7 @@ def refresh(root: Path, ref: ModelRef) -> None:
     if Path(ref.location).resolve() != folder.resolve() or not path.is_file():
         return
     found = list(_evaluations(root, ref))
-    card = ModelCard.load(path, ignore_metadata_errors=True)
+    card = _load(path)
     card.data.model_name = ref.key if found else None
     card.data.eval_results = [result for name, split, about in found for result in _results(name, split, about)] or None
     card.text = re.sub(rf"\n{SECTION}\n.*?(?=\n## |\Z)", "", card.text, flags=re.DOTALL)

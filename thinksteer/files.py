@@ -71,14 +71,14 @@ def _partial(path: Path) -> Path:
     pattern = re.compile(re.escape(name).replace(r"\{\}", r"(\d+)"))
     for left in path.parent.iterdir():
         if (match := pattern.fullmatch(left.name)) and not _runs(int(match[1])):
-            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+            shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink(missing_ok=True)
     return path.with_name(name.format(os.getpid()))
 
 
 def _runs(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # OverflowError: no process has such a number
         return False
     except PermissionError:  # it runs, under another user
         return True
