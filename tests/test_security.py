@@ -1,5 +1,6 @@
 """What comes from outside does no harm: docs/security.md has the list, and what else of it is tested where."""
 
+import ast
 import inspect
 import io
 import json
@@ -103,6 +104,40 @@ def test_a_looped_chain_is_annotated_in_time_copied_faithfully_or_not() -> None:
     cut = annotation.locate(text, [*pieces[:200], "not in it", *pieces[:200]])
     assert cut == [*places[:200], None, *places[200:400]]
     assert time.process_time() - begun < 2 * IN_TIME_S
+
+
+ROOT = Path(__file__).parent.parent
+SOURCES = [*ROOT.glob("*.py"), *ROOT.glob("scripts/**/*.py"), *ROOT.glob("thinksteer/**/*.py")]
+RUNS_CODE = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "runpy.run_path", "yaml.load"}
+RUNS_CODE |= {
+    "pickle.load",
+    "pickle.loads",
+    "pickle.Unpickler",
+    "marshal.loads",
+    "np.load",
+    "numpy.load",
+    "joblib.load",
+}
+RUNS_CODE |= {"shutil.unpack_archive", "tempfile.mktemp"}
+MAY_RUN = {"prelude.py", "sandbox_runner.py"}  # what programs are given, and the confined process that runs them
+
+
+def test_no_source_runs_code_from_outside() -> None:
+    calls = [
+        (path, call) for path in SOURCES for call in ast.walk(ast.parse(path.read_text())) if isinstance(call, ast.Call)
+    ]
+    assert len(calls) > 5000
+    for path, call in calls:
+        name, place = ast.unparse(call.func), f"{path.relative_to(ROOT)}:{call.lineno}"
+        given = {one.arg: ast.unparse(one.value) for one in call.keywords}
+        assert name not in RUNS_CODE or path.name in MAY_RUN, place
+        assert not name.endswith((".extract", ".extractall")) and given.get("shell") != "True", place
+        if name == "torch.load":
+            assert given.get("weights_only") == "True", place
+        if name.endswith(".from_pretrained"):  # left out, some of them ask at the terminal
+            assert given.get("trust_remote_code", "True") != "True", place
+        if name == "requests.get":
+            assert "timeout" in given, place
 
 
 class Payload:
