@@ -27,9 +27,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from thinksteer import cli, models, store
-from thinksteer.engines import Loading
+from thinksteer.engines import Engine, Loading, engine_class
 from thinksteer.engines.hf import HFEngine
-from thinksteer.engines.vllm import VLLMEngine
 from thinksteer.generation import requests
 from thinksteer.methods import METHODS
 from thinksteer.records import EVERYWHERE, Condition, Edit, Request, Response, Sampling
@@ -60,12 +59,12 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     ref = models.resolve(args.model, args.artifacts, args.template)
-    loading = Loading.of(args)
+    problems, settings = load_problems(args, args.dataset), constant(args, ref.key)
+    vllm, loading = engine_class("vllm"), Loading.of(args)
     plain = replace(loading, tensor_parallel_size=1, pipeline_parallel_size=1, data_parallel_size=1)
     hf = HFEngine.load(ref, plain)
-    asked = requests(load_problems(args, args.dataset), ref.template, hf.tokenizer, "", 1, 0, set())
+    asked = requests(problems, ref.template, hf.tokenizer, "", 1, 0, set())
     sampling = Sampling(args.max_length, 0.0, 1.0, 0, forced_answer=ref.template.forced_answer)
-    settings = constant(args, ref.key)
     reader = Reader.of(ref.template, hf.tokenizer)
     own = conditional(settings, reader.tokens_with(["\n"])) | of_methods(args, ref.key, reader)
     answers = {name: answer(hf, asked, sampling, edits) for name, edits in (settings | own).items()}
@@ -73,7 +72,7 @@ def main() -> None:
         torch.cuda.empty_cache()  # vLLM counts what is free
     fine = True
     for steering, tried in (("constant", settings), ("any", settings | own)):
-        with opened(ref, replace(loading, steering=steering)) as engine:
+        with opened(vllm, ref, replace(loading, steering=steering)) as engine:
             print(f"\n{ref.key}, {len(asked)} prompts, {engine.device}, vLLM loaded for steering {steering}")
             for name, edits in tried.items():
                 found = answer(engine, asked, sampling, edits)
@@ -133,15 +132,13 @@ def of_methods(args: argparse.Namespace, model: str, reader: Reader) -> Settings
     return settings
 
 
-def answer(
-    engine: HFEngine | VLLMEngine, asked: Sequence[Request], sampling: Sampling, edits: Sequence[Edit]
-) -> dict[str, Response]:
+def answer(engine: Engine, asked: Sequence[Request], sampling: Sampling, edits: Sequence[Edit]) -> dict[str, Response]:
     return {response.id: response for response in engine.generate(asked, sampling, edits)}
 
 
 @contextmanager
-def opened(ref: models.ModelRef, loading: Loading) -> Iterator[VLLMEngine]:
-    engine = VLLMEngine.load(ref, loading)
+def opened(kind: type[Engine], ref: models.ModelRef, loading: Loading) -> Iterator[Engine]:
+    engine = kind.load(ref, loading)
     try:
         yield engine
     finally:
