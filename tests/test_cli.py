@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tqdm import tqdm
 
 from thinksteer import cli
 from thinksteer.records import InputError
@@ -163,3 +164,12 @@ def test_a_terminated_script_closes_what_it_holds_and_says_how_to_go_on(tmp_path
     out, error = child.communicate(timeout=30)
     assert (child.returncode, out, error) == (130, "closed\n", "stopped; run the same command to go on\n")
     assert time.monotonic() - started < 30
+
+
+def test_a_message_stands_on_a_line_of_its_own_below_a_progress_bar(capsys):
+    def fail():
+        for _ in tqdm(range(2), desc="read"):
+            raise InputError("a.json:3: no record")
+
+    code, error = end(fail, capsys)
+    assert code == 2 and error.endswith("\nerror: a.json:3: no record\n")

@@ -4,6 +4,7 @@ import argparse
 import errno
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -203,6 +204,7 @@ def run(main: Callable[[], None]) -> NoReturn:
         with redirect_stdout(Terminal(sys.stdout)):
             main()
     except InputError as error:
+        traceback.clear_frames(error.__traceback__)  # which ends progress bars that were left open
         print(f"error: {error}", file=Terminal(sys.stderr))
         sys.exit(USAGE)
     except OSError as error:
