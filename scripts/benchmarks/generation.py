@@ -148,7 +148,8 @@ def raw(args: argparse.Namespace, ref: ModelRef) -> Iterator[Any]:
 
     loading = Loading.of(args)
     with tempfile.TemporaryDirectory() as scratch:
-        llm = LLM(**vllm.settings(vllm.runnable(models.folder(ref), Path(scratch)), loading))
+        folder = vllm.runnable(models.folder(ref), Path(scratch), loading.trust_remote_code)
+        llm = LLM(**vllm.settings(folder, loading))
     try:
         yield llm
     finally:

@@ -10,9 +10,7 @@ import hashlib
 import itertools
 import json
 import os
-import subprocess
 import tempfile
-import uuid
 from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +20,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 from tqdm import tqdm
-from transformers import AutoConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 # vLLM reads these when it is imported. Children that fork would hold this process's file locks.
 os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
@@ -35,7 +33,6 @@ from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind
 from vllm.usage.usage_lib import UsageContext
-from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from thinksteer import models
@@ -45,18 +42,12 @@ from thinksteer.engines import Loading
 from thinksteer.engines.outcome import Outcome, eos_ids
 from thinksteer.engines.sampling import check
 from thinksteer.engines.vllm_probe import CacheUse, check_lengths, weighed
-from thinksteer.engines.widen import widen_heads
+from thinksteer.engines.vllm_start import heir, runnable, settings, stated_eos
 from thinksteer.models import ModelRef
 from thinksteer.records import EVERYWHERE, Condition, Edit, InputError, Request, Response, Sampling, Site
 from thinksteer.steering import Change, Changes, changes
 from thinksteer.thinking import Template, delimiters
 
-WORKER = "thinksteer.engines.vllm_worker.SteerableWorker"
-CPU_CACHE_BYTES = 1 << 30
-CPU_BLOCK_TOKENS = (
-    32  # of the prefix cache, which has whole blocks only: in vLLM's own 128 there, a short text has none
-)
-PROMPT_ROOM = 4096  # tokens for the prompt and for a forced answer, beside those of the response
 TRIAL_LOGPROBS = 20
 WAITING_PROBES = 1024  # requests: enough for any batch
 
@@ -81,7 +72,7 @@ class VLLMEngine:
                 "steering that depends on the token or its state runs with --tensor_parallel_size alone; divide the "
                 "questions with --shard instead of --data_parallel_size and --pipeline_parallel_size"
             )
-        self._loop, self._heir = asyncio.new_event_loop(), _heir()
+        self._loop, self._heir = asyncio.new_event_loop(), heir()
         try:
             with tempfile.TemporaryDirectory(prefix="thinksteer-") as scratch:
                 place = runnable(folder, Path(scratch), loading.trust_remote_code)
@@ -91,7 +82,7 @@ class VLLMEngine:
         config = self._llm.model_config
         self.longest = config.max_model_len
         self.shape = config.get_total_num_hidden_layers(), config.get_hidden_size()
-        self.eos_ids = eos_ids(_stated_eos(folder, config.hf_text_config.eos_token_id), tokenizer)
+        self.eos_ids = eos_ids(stated_eos(folder, config.hf_text_config.eos_token_id), tokenizer)
         self._changes: Changes = {}
         self._salt: str | None = None  # a cached prefix serves only requests that are steered alike
         self._tried: set[tuple[Site, bool, bool]] = set()
@@ -357,78 +348,9 @@ class VLLMEngine:
         return self._loop.run_until_complete(work)
 
 
-def _heir() -> subprocess.Popen[bytes]:
-    """A process that outlives this one to end vLLM's, which go on, holding the GPU's memory, if this one is killed.
-
-    They are known by a variable in their environment. It waits for the end of its input, which comes with our death.
-    """
-    os.environ["THINKSTEER_RUN"] = mark = uuid.uuid4().hex
-    orphans = f"grep -lsz THINKSTEER_RUN={mark} /proc/[0-9]*/environ | cut -d/ -f3"
-    without = {name: value for name, value in os.environ.items() if name != "THINKSTEER_RUN"}
-    command = ["sh", "-c", f"read -r _; for orphan in $({orphans}); do kill -9 $orphan; done"]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, env=without)
-
-
 async def _start(chosen: Mapping[str, Any]) -> AsyncLLM:
     # As its offline class starts it: room for more prompt tokens in a step than a server's.
     return AsyncLLM.from_engine_args(AsyncEngineArgs(**chosen), usage_context=UsageContext.LLM_CLASS)
-
-
-def settings(folder: Path, loading: Loading) -> dict[str, Any]:
-    """What vLLM is told about a checkpoint that it can run."""
-    on_cpu, several_nodes = current_platform.is_cpu(), "RAY_ADDRESS" in os.environ
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=loading.trust_remote_code)
-    own_length = getattr(config, "max_position_embeddings", None)
-    longest = loading.max_length + PROMPT_ROOM
-    more: dict[str, Any] = {}
-    if on_cpu:
-        more = {"kv_cache_memory_bytes": CPU_CACHE_BYTES, "block_size": CPU_BLOCK_TOKENS}
-    if loading.steering != "none":
-        # The key of vLLM's cache of compiled graphs: those without our biases would not steer.
-        more |= {"worker_cls": WORKER, "additional_config": {"thinksteer": "biases"}}
-    if loading.steering == "any":
-        # Hooks need eager mode, and the state they follow needs each token before the next step is planned.
-        os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"
-        more |= {"enforce_eager": True, "async_scheduling": False}
-    workers = loading.tensor_parallel_size * loading.pipeline_parallel_size * loading.data_parallel_size
-    if on_cpu and workers > 1:
-        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", _divided_cores(workers))
-    if several_nodes:
-        more |= {"distributed_executor_backend": "ray", "data_parallel_backend": "ray"}
-    same = ("trust_remote_code", "max_num_seqs", "gpu_memory_utilization")
-    sizes = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
-    return {
-        "model": str(folder),
-        "skip_tokenizer_init": True,
-        "generation_config": "vllm",
-        "dtype": "float32" if on_cpu and loading.dtype == "auto" else loading.dtype,
-        "max_model_len": longest if own_length is None else min(longest, own_length),
-        "enable_prefix_caching": True,
-        "disable_log_stats": True,
-        **{name: getattr(loading, name) for name in same + sizes},
-        **more,
-    }
-
-
-def runnable(folder: Path, scratch: Path, trust_remote_code: bool) -> Path:
-    """The folder, or an equivalent checkpoint under `scratch` where vLLM's CPU kernels lack the model's head size."""
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    if not current_platform.is_cpu() or size in CPUAttentionBackend.get_supported_head_sizes():
-        return folder
-    least = min(CPUAttentionBackend.get_supported_head_sizes())
-    if size > least or least % size:
-        raise InputError(f"{folder}: vLLM's CPU attention has no heads of {size}; use --engine hf")
-    widen_heads(folder, scratch / folder.name, least // size)
-    return scratch / folder.name
-
-
-def _divided_cores(workers: int) -> str:
-    """An equal share of this process's cores for each worker, as VLLM_CPU_OMP_THREADS_BIND writes it."""
-    cores = sorted(os.sched_getaffinity(0))
-    if len(cores) < workers:
-        raise InputError(f"{workers} workers need as many cores, there are {len(cores)}: lower the parallel sizes")
-    return "|".join(",".join(map(str, cores[worker::workers])) for worker in range(workers))
 
 
 def supports(ref: ModelRef) -> bool:
@@ -454,9 +376,3 @@ def _distance(one: Distribution, other: Distribution) -> float:
     """By how much the log-probability of either's likeliest token differs; what is not listed counts as the last."""
     likeliest = [max(step, key=step.__getitem__) for step in (one, other)]
     return max(abs(one.get(token, min(one.values())) - other.get(token, min(other.values()))) for token in likeliest)
-
-
-def _stated_eos(folder: Path, configured: int | list[int] | None) -> int | list[int] | None:
-    """What generation_config.json says ends a response, or where there is none, config.json."""
-    file = folder / "generation_config.json"
-    return json.loads(file.read_text(encoding="utf-8")).get("eos_token_id") if file.is_file() else configured
