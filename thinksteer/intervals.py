@@ -7,7 +7,8 @@ Where no resample differs from the data (nothing changed, say), the bootstrap wo
 half-width is Wilson's for that many unanimous questions.
 
 How often they hold the truth is measured in tests/test_coverage.py and told in docs/statistics.md: 93 to 97 % of the
-time from 100 questions on, if ten of them have the rarer outcome; at 30 questions the bootstrap holds it 90 to 94 %.
+time from 100 questions on, if ten of them have the rarer outcome and no few values carry the mean; else, as with 30
+questions, the bootstrap's hold it 90 to 94 % of the time.
 
 Upstream reports the spread over ten runs of the same questions, which leaves out the questions' own uncertainty.
 """
