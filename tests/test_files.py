@@ -1,3 +1,4 @@
+import errno
 import io
 import os
 import subprocess
@@ -86,6 +87,38 @@ def test_a_folder_appears_whole_and_is_never_replaced(tmp_path):
     assert (target / "deep" / "weights").read_text() == "whole"
     with pytest.raises(InputError, match="model is there already"), files.atomic_folder(target):
         pass
+
+
+def test_what_is_made_by_one_process_is_refused_to_others_and_a_killed_ones_lock_is_taken_over(tmp_path):
+    path = tmp_path / "new" / "a.json"
+    child = (
+        "import os, signal, sys; from pathlib import Path; from thinksteer import files\n"
+        "with files.alone(Path(sys.argv[1])):\n"
+        "    print('locked', flush=True); sys.stdin.read(); os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    command, root = [sys.executable, "-c", child, path], Path(files.__file__).parent.parent
+    with subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "locked\n"
+        with pytest.raises(InputError, match=f"{path}: another process is writing it"), files.alone(path):
+            pass
+        process.stdin.close()
+    assert process.returncode == -9 and names(path.parent) == [".a.json.lock"]
+    with files.alone(path), files.alone(tmp_path / "new" / "b.json"):
+        assert len(names(path.parent)) == 2
+    assert names(path.parent) == []
+
+
+def test_what_the_disk_refuses_names_the_artifact_but_not_for_other_files(tmp_path):
+    path, no_space = tmp_path / "a.json", OSError(errno.ENOSPC, "full")
+    for error in (no_space, OSError(errno.ENOSPC, "full", "source", None, str(tmp_path / ".a.7.partial.json"))):
+        with pytest.raises(OSError, match="full") as caught, files.atomic(path):
+            raise error
+        assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(path))
+    with pytest.raises(FileNotFoundError) as missing, files.atomic(path):
+        (tmp_path / "source").read_text()
+    assert missing.value.filename == str(tmp_path / "source")
+    with pytest.raises(OSError, match="not of the disk"), files.atomic(path):
+        raise OSError("not of the disk")
 
 
 def test_json_round_trips_text_of_any_kind_and_refuses_what_is_no_number(tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from thinksteer import manifest
-from thinksteer.files import sha256, write_json
+from thinksteer.files import lock_path, sha256, write_json
 from thinksteer.journal import RecordLog
 from thinksteer.manifest import manifest_path, run
 from thinksteer.records import InputError
@@ -199,9 +199,21 @@ def test_an_output_of_unknown_origin_is_refused_and_such_a_folder_is_never_remov
 
 def test_overwrite_is_refused_while_another_process_writes_the_file(tmp_path):
     output = tmp_path / "a.jsonl"
-    with RecordLog(output), pytest.raises(InputError, match="another process is writing"):
-        make(output, overwrite=True)
-    assert output.exists()
+    with run(output, SETTINGS, [], overwrite=False), RecordLog(output):
+        with pytest.raises(InputError, match=rf"{output}: another process is writing"):
+            make(output, overwrite=True)
+        assert output.exists()
+
+
+def test_two_runs_never_make_one_output_and_a_killed_ones_lock_is_removed(tmp_path):
+    output = tmp_path / "heads" / "a.json"
+    with run(output, SETTINGS, [], overwrite=False):
+        for overwrite in (False, True):  # nothing is there yet, so that nothing but the lock protects it
+            with pytest.raises(InputError, match="another process is writing"):
+                make(output, {"other": 1}, overwrite=overwrite)
+        write_json(output, "1")
+    lock_path(output).touch()  # a killed run's
+    assert not make(output) and not lock_path(output).exists()
 
 
 def test_missing_and_unfinished_inputs_are_refused(tmp_path):

@@ -5,10 +5,11 @@ import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
-from thinksteer.files import claim, sync
+from thinksteer.files import claim, naming, sync
 
 
 def whole_lines(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -49,34 +50,37 @@ class LineLog(ABC):
         """Take note of a line that an earlier run wrote. InputError, naming the place, if it is none."""
 
     def __enter__(self) -> Self:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(self.path, "a+b", buffering=0)  # O_APPEND
-        try:
-            claim(self._file, self.path)
+        with ExitStack() as stack, naming(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = stack.enter_context(open(self.path, "a+b", buffering=0))  # O_APPEND
+            claim(self._file, self.path, self.path)
             whole = 0  # bytes
             for place, line in whole_lines(self.path):
                 self.known(line, place)
                 whole += len(line)
             self._file.truncate(whole)
             sync(self.path.parent)
-        except BaseException:
-            self._file.close()
-            raise
+            stack.pop_all()
         self._synced = time.monotonic()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        os.fsync(self._file.fileno())
-        if kind is not None and not os.fstat(self._file.fileno()).st_size:
-            self.path.unlink(missing_ok=True)  # what failed before its first line leaves no file
-        self._file.close()
+        with self._file as file, naming(self.path):
+            os.fsync(file.fileno())
+            if kind is not None and not os.fstat(file.fileno()).st_size:
+                self.path.unlink(missing_ok=True)  # what failed before its first line leaves no file
 
     def write(self, value: Mapping[str, Any]) -> None:
-        """Append one line."""
-        line = encode(value)
-        written = self._file.write(line)
-        while written < len(line):  # only on a full disk, where the next write raises
-            written += self._file.write(line[written:])
-        if time.monotonic() - self._synced >= self.sync_seconds:
-            os.fsync(self._file.fileno())
-            self._synced = time.monotonic()
+        """Append one line, or nothing if the disk refuses it."""
+        line, size = encode(value), os.fstat(self._file.fileno()).st_size
+        with naming(self.path):
+            try:
+                written = self._file.write(line)
+                while written < len(line):  # only on a full disk, where the next write raises
+                    written += self._file.write(line[written:])
+            except OSError:
+                self._file.truncate(size)
+                raise
+            if time.monotonic() - self._synced >= self.sync_seconds:
+                os.fsync(self._file.fileno())
+                self._synced = time.monotonic()

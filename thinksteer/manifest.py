@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from thinksteer.files import claim, read_json, sha256, write_json
+from thinksteer.files import alone, lock_path, read_json, sha256, write_json
 from thinksteer.journal import record_files
 from thinksteer.lines import cut
 from thinksteer.records import InputError
@@ -53,40 +53,41 @@ def run(output: Path, settings: Mapping[str, Any], inputs: Sequence[Path], overw
     left is kept if it is a file (a `RecordLog` goes on with it), removed if it is a folder (whole or made again).
 
     InputError: an input is missing, cut or itself unfinished; the output is there but was made from other settings or
-    inputs (each difference is listed), or has no manifest. `overwrite` makes it anew. A run that fails before anything
-    is made leaves no trace: no manifest, and what it was to overwrite is back in its place.
+    inputs (each difference is listed), or has no manifest; another process is making it. `overwrite` makes it anew. A
+    run that fails before anything is made leaves no trace: no manifest, and what it was to overwrite is back in its
+    place.
     """
     settings = json.loads(json.dumps(settings, default=os.fspath, allow_nan=False))
     hashes = _hash_inputs(inputs, _root(output))
-    manifest = manifest_path(output)
-    if overwrite:
-        _set_aside(output, manifest)
-    elif _failed_at_once(output):
-        with _claimed(output):
+    with ExitStack() as stack:
+        if overwrite or not _finished(output) or _left(output) or lock_path(output).exists():  # else nothing is written
+            stack.enter_context(alone(output))
+        if overwrite:
+            _set_aside(output)
+        elif _failed_at_once(output):
             output.unlink()
-    facts = _facts(settings, hashes)
-    if output.exists():  # else a manifest alone protects nothing
-        earlier = manifest_of(output)
-        _require_same(output, earlier, facts)
-        if earlier["finished"] is not None:
-            yield Run(output, finished=True)
-            return
-        facts["started"] = earlier["started"]
-        if output.is_dir():
-            shutil.rmtree(output)
-    write_json(manifest, facts)
-    state = Run(output, finished=False)
-    try:
-        yield state
-    except BaseException:
-        if not output.exists():
-            manifest.unlink(missing_ok=True)
-            if overwrite:
-                _bring_back(output, manifest)
-        raise
-    write_json(manifest, facts | {"finished": _now(), "device": state.device or _device()})
-    for path in (output, manifest):
-        _delete(_aside(path))
+        facts = _facts(settings, hashes)
+        if output.exists():  # else a manifest alone protects nothing
+            earlier = manifest_of(output)
+            _require_same(output, earlier, facts)
+            if earlier["finished"] is not None:
+                _clear(output)
+                yield Run(output, finished=True)
+                return
+            facts["started"] = earlier["started"]
+            if output.is_dir():
+                shutil.rmtree(output)
+        state = Run(output, finished=False)
+        try:
+            write_json(manifest_path(output), facts)
+            yield state
+        except BaseException:
+            if not output.exists():
+                manifest_path(output).unlink(missing_ok=True)
+                _bring_back(output)
+            raise
+        write_json(manifest_path(output), facts | {"finished": _now(), "device": state.device or _device()})
+        _clear(output)
 
 
 def manifest_path(output: Path) -> Path:
@@ -136,6 +137,10 @@ def _changes(prefix: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> lis
     return [f"{prefix}{name}: {before} -> {after}" for name, before, after in pairs if before != after]
 
 
+def _finished(output: Path) -> bool:
+    return output.exists() and (manifest_of(output) or {}).get("finished") is not None
+
+
 def _failed_at_once(output: Path) -> bool:
     """Whether a run was killed before it wrote anything into the file that it made: there is nothing to be guarded."""
     earlier = manifest_of(output) if output.is_file() and not output.stat().st_size else None
@@ -147,31 +152,37 @@ def _aside(path: Path) -> Path:
     return path.with_name(f".{path.name}.before")
 
 
-def _set_aside(output: Path, manifest: Path) -> None:
+def _left(output: Path) -> list[Path]:
+    """What of an earlier output waits there."""
+    return [_aside(path) for path in (output, manifest_path(output)) if _aside(path).exists()]
+
+
+def _set_aside(output: Path) -> None:
+    """Each step leaves what a kill right behind it may find: the output at its place or aside, a manifest with it."""
+    manifest = manifest_path(output)
     if output.is_dir() and not manifest.exists():
         raise InputError(f"{output} has no {manifest.name}, so it may not be ours to remove: move it away")
-    older = _aside(output).exists()  # a run that was to overwrite it was killed
-    with _claimed(output):
-        for path in (output, manifest):
-            if older:
-                _delete(path)
-            elif path.exists():
-                path.replace(_aside(path))
+    if _aside(output).exists() and not _finished(output):
+        _delete(output)  # half of what a killed run was to put in its place: the older one is kept
+    elif output.exists():
+        _clear(output)
+        if manifest.exists():
+            shutil.copyfile(manifest, _aside(manifest))
+        output.replace(_aside(output))
 
 
-def _bring_back(output: Path, manifest: Path) -> None:
-    for path in (output, manifest):
-        if _aside(path).exists():
-            _aside(path).replace(path)
+def _bring_back(output: Path) -> None:
+    manifest = manifest_path(output)
+    if _aside(output).exists():
+        if _aside(manifest).exists():
+            shutil.copyfile(_aside(manifest), manifest)
+        _aside(output).replace(output)
+        _clear(output)
 
 
-@contextmanager
-def _claimed(path: Path) -> Iterator[None]:
-    """InputError if another process is writing the file, if it is one."""
-    with ExitStack() as stack:
-        if path.is_file():
-            claim(stack.enter_context(open(path, "rb")), path)
-        yield
+def _clear(output: Path) -> None:
+    for path in _left(output):
+        _delete(path)
 
 
 def _delete(path: Path) -> None:
