@@ -6,12 +6,14 @@ import io
 import json
 import os
 import pickle
+import random
 import re
 import signal
 import socket
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -32,6 +34,7 @@ from thinksteer import (
     document,
     drawing,
     equality,
+    files,
     grading,
     judge,
     letters,
@@ -148,6 +151,25 @@ class Payload:
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return os.system, (f"touch {self.marker}",)
+
+
+def saved(value: object) -> bytes:
+    torch.save(value, stream := io.BytesIO())
+    return stream.getvalue()
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol", "ignore:Sparse")
+def test_a_tensor_file_is_its_size_and_whatever_its_pickle_does_is_one_error() -> None:
+    endless = torch.ones(1, dtype=torch.bfloat16).as_strided((1 << 40,), (0,))
+    for value in (endless, {"layers.0": {"steering_vector": endless}}, [torch.ones(2, 2).to_sparse()]):
+        with pytest.raises(InputError, match="is no tensor file"):
+            files.load_torch(saved(value), "v.pt")
+    whole, drawn = saved({"layers.0": {"steering_vector": torch.ones(3)}, "n": (1, "a")}), random.Random(0)
+    for _ in range(2000):
+        damaged = bytearray(whole)
+        damaged[drawn.randrange(60, len(whole))] = drawn.randrange(256)
+        with suppress(InputError):
+            files.load_torch(bytes(damaged), "v.pt")
 
 
 @pytest.mark.parametrize("kind", ["known", "unknown"])
