@@ -14,7 +14,7 @@ import shutil
 import socket
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,14 +30,15 @@ from thinksteer.records import InputError
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a path in the same folder, same suffix, to write; on a clean exit it becomes `path`, else it is gone."""
-    partial = _partial(path)
-    try:
-        yield partial
-        sync(partial)
-        os.replace(partial, path)
-        sync(path.parent)
-    finally:
-        partial.unlink(missing_ok=True)
+    with naming(path):
+        partial = _partial(path)
+        try:
+            yield partial
+            sync(partial)
+            os.replace(partial, path)
+            sync(path.parent)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -48,18 +49,33 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise InputError(f"{path} is there already: remove it or write elsewhere")
-    partial = _partial(path)
-    partial.mkdir()
+    with naming(path):
+        partial = _partial(path)
+        partial.mkdir()
+        try:
+            yield partial
+            for folder, _, names in os.walk(partial, topdown=False):
+                for name in names:
+                    sync(Path(folder, name))
+                sync(Path(folder))
+            os.replace(partial, path)
+            sync(path.parent)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """What the disk refuses names `path`: a failed write names no file at all, a failed copy its source, and the
+    temporary file is gone when the message is read."""
     try:
-        yield partial
-        for folder, _, names in os.walk(partial, topdown=False):
-            for name in names:
-                sync(Path(folder, name))
-            sync(Path(folder))
-        os.replace(partial, path)
-        sync(path.parent)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        yield
+    except OSError as error:
+        hidden = str(path.with_name(f".{path.stem}."))
+        names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+        if error.errno is None or (names and not any(name.startswith(hidden) for name in names)):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _partial(path: Path) -> Path:
@@ -94,8 +110,27 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def claim(file: IO[bytes], path: Path) -> None:
-    """Lock the open file at `path` until it is closed. InputError if another process has it.
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Keep other processes from making `path` meanwhile. InputError if one is at it.
+
+    What is locked is `lock_path(path)`, which a killed process leaves and the next one takes over.
+    """
+    place = lock_path(path)
+    with ExitStack() as stack:
+        with naming(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            claim(stack.enter_context(open(place, "ab")), place, path)
+        stack.callback(place.unlink, missing_ok=True)
+        yield
+
+
+def lock_path(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")
+
+
+def claim(file: IO[bytes], place: Path, path: Path) -> None:
+    """Lock the open file at `place` until it is closed. InputError, about `path`, if another process has it.
 
     The lock is shared with forked children: start worker processes with `spawn`, or before the file is opened.
     """
@@ -103,8 +138,8 @@ def claim(file: IO[bytes], path: Path) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise InputError(f"{path}: another process is writing it: wait for it, or stop it") from None
-    if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
-        raise InputError(f"{path}: another process has just removed it: run this again")
+    if not place.exists() or not os.path.samestat(os.fstat(file.fileno()), place.stat()):
+        raise InputError(f"{path}: another process has just written or removed it: run this again")
 
 
 def sha256(path: Path) -> str:
