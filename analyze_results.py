@@ -144,7 +144,7 @@ def edit_path(root: Path, model: str) -> Path:
 def kind(root: Path, model: str, evaluated: Sequence[str], base: str | None) -> tuple[Role, str, str]:
     """What a model is, the base it belongs to (its own name for a base), and how large its edit is."""
     path = edit_path(root, model)
-    edit = store.read_json(path) if path.is_file() else {}
+    edit = store.read_json(path, "base_model") if path.is_file() else {}
     of = model.removeprefix(EDITED)
     if edit and store.slug(edit["base_model"]) in evaluated:
         of = store.slug(edit["base_model"])
@@ -159,8 +159,8 @@ def kind(root: Path, model: str, evaluated: Sequence[str], base: str | None) -> 
 
 def settings_of(path: Path) -> dict[str, Any]:
     """The settings in the run manifest of records; nothing where there is none, as for imported records."""
-    manifest = store.manifest_path(store.record_files(path)[0])
-    return store.read_json(manifest)["settings"] if manifest.is_file() else {}
+    made = store.manifest_of(store.record_files(path)[0])
+    return made["settings"] if made else {}
 
 
 def families(found: Sequence[Evaluation]) -> list[list[Evaluation]]:

@@ -12,6 +12,7 @@ import argparse
 import random
 from collections import defaultdict
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,8 @@ def main() -> None:
     heads_file = store.heads_path(args.artifacts, ref.key, args.control)
     direction_file = store.direction_path(args.artifacts, ref.key, args.control)
     source, target = models.folder(ref), store.model_path(args.artifacts, name)
+    if name == ref.key:
+        raise InputError(f"--name {name} is what the base model is called: name the edited one otherwise")
     if (source / "edit.json").exists():
         raise InputError(f"{source} is an edited model already (edit.json): edit its base model, with other settings")
     direction = store.read_direction(direction_file)
@@ -88,13 +91,23 @@ def choose_heads(args: argparse.Namespace, ref: ModelRef, heads_file: Path) -> H
         if not ranked:
             raise InputError(f"--heads published: upstream published none for {ref.key}; leave the flag out")
     else:
-        found = store.read_json(heads_file)
-        ranked = [(head["layer"], head["head"]) for head in found["heads"]]
-        if args.n_heads:
-            ranked = [(head.layer, head.head) for head in top_heads(torch.tensor(found["scores"]), args.n_heads)]
+        ranked = found_heads(heads_file, args.n_heads)
     if args.n_heads and args.n_heads > len(ranked):
         raise InputError(f"--n_heads {args.n_heads}: there are {len(ranked)}")
     return ranked[: args.n_heads]
+
+
+def found_heads(heads_file: Path, count: int | None) -> Heads:
+    """Those that stage 4 chose, or so many by its scores."""
+    found = store.read_json(heads_file, "heads", "scores")
+    try:
+        ranked = [(int(head["layer"]), int(head["head"])) for head in found["heads"]]
+        scores = torch.tensor(found["scores"], dtype=torch.float64)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{heads_file} is not as stage 4 writes it ({error!r}): make it again") from None
+    if not ranked or len(set(ranked)) < len(ranked):
+        raise InputError(f"{heads_file} names no head, or one of them twice: make it again")
+    return [(head.layer, head.head) for head in top_heads(scores, count)] if count else ranked
 
 
 def random_heads(heads: Heads, grid: tuple[int, int], seed: int) -> Heads:
@@ -112,10 +125,9 @@ def edit(source: Path, target: Path, heads: Heads, direction: Tensor, weight: fl
     num_layers, num_heads = models.head_grid(source)
     of_layer: dict[int, list[int]] = defaultdict(list)
     for layer, head in heads:
-        if layer >= num_layers or len(direction) != num_layers:
-            raise InputError(
-                f"{source} has {num_layers} layers; head {(layer, head)}, direction {tuple(direction.shape)}"
-            )
+        if not 0 <= layer < num_layers or len(direction) != num_layers:
+            unfit = f"head {(layer, head)}, direction {tuple(direction.shape)}"
+            raise InputError(f"{source} has {num_layers} layers; {unfit}: make both from this model, stages 2 and 4")
         of_layer[layer].append(head)
     norms: dict[tuple[int, int], tuple[float, float]] = {}
 
@@ -124,6 +136,8 @@ def edit(source: Path, target: Path, heads: Heads, direction: Tensor, weight: fl
         edited = project_out(stored, chosen, head_dim, direction[layer], weight)
         before = head_norms(stored, chosen, head_dim, direction[layer])
         after = head_norms(edited, chosen, head_dim, direction[layer])
+        if not all(map(isfinite, [*before.values(), *after.values()])):
+            raise InputError(f"{source}: {names[layer]}, edited with --intervention_weight {weight:g}, is not finite")
         norms.update({(layer, head): (before[head], after[head]) for head in chosen})
         return edited
 

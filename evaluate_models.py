@@ -31,10 +31,10 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     refs = [models.resolve(name, args.artifacts, args.template) for name in args.model]
+    asked = {dataset: load_problems(args, dataset) for dataset in args.dataset}  # all, before any is answered
     for ref in refs:
         with Generator(args, ref) as generator:
-            for dataset in args.dataset:
-                problems = load_problems(args, dataset)
+            for dataset, problems in asked.items():
                 output = store.evaluation_path(args.artifacts, ref.key, dataset, args.instruction, args.shard)
                 print(f"{ref.key} on {dataset}: {len(problems)} questions, {args.n_samples} samples each")
                 generator.write(output, dataset, problems)

@@ -10,11 +10,13 @@ Which chains are short is what the direction's file says, so heads and direction
 """
 
 import argparse
+from collections.abc import Mapping
+from pathlib import Path
 
 from thinksteer import cli, models, store
 from thinksteer.activations import read_at
 from thinksteer.figures import head_heatmap
-from thinksteer.lengths import read_rule
+from thinksteer.lengths import Rule, read_rule
 from thinksteer.localize import head_scores, overlap_at_k, top_heads
 from thinksteer.methods import METHODS
 from thinksteer.records import InputError
@@ -55,10 +57,8 @@ def main() -> None:
     with store.run(path, settings, [responses, source, *models.fingerprint(ref)], args.overwrite) as run:
         if not run.finished:
             direction, about = store.read_direction(source), store.read_safetensors(source)[1]
-            if "rule" not in about:
-                raise InputError(f"{source} does not say which chains are short (imported?): make it with stage 2")
-            method = METHODS[args.control]
-            passages = read_at(load_passages(args, ref, [method], read_rule(about["rule"])), method.reading)
+            method, rule = METHODS[args.control], rule_of(source, about)
+            passages = read_at(load_passages(args, ref, [method], rule), method.reading)
             model = models.load_model(ref, args.device, args.dtype, args.trust_remote_code, args.mean_recurrence)
             scores = head_scores(model, passages, direction, args.batch_tokens)
             heads = top_heads(scores, n_heads or max(1, round(share * scores.numel())))
@@ -69,7 +69,7 @@ def main() -> None:
             found |= {"direction_sha256": store.sha256(source), "scores": scores.tolist()}
             store.write_json(path, found | {"heads": [vars(head) for head in heads]})
 
-    found = store.read_json(path)
+    found = store.read_json(path, "scores", "heads")
     total = sum(map(len, found["scores"]))
     print(f"{path}: {len(found['heads'])} of {total} heads ({len(found['heads']) / total:.2%}), highest score first:")
     for head in found["heads"]:
@@ -78,6 +78,16 @@ def main() -> None:
         chosen = [(head["layer"], head["head"]) for head in found["heads"]]
         k = min(len(chosen), len(upstream))
         print(f"  overlap with upstream's first {k}: {overlap_at_k(chosen, upstream, k):.0%}")
+
+
+def rule_of(source: Path, about: Mapping[str, str]) -> Rule:
+    """Which chains are short, as the direction's file says."""
+    if "rule" not in about:
+        raise InputError(f"{source} does not say which chains are short (imported?): make it with stage 2")
+    try:
+        return read_rule(about["rule"])
+    except InputError as error:
+        raise InputError(f"{source}: {error}, so it is of another method: make it with stage 2") from None
 
 
 if __name__ == "__main__":

@@ -52,6 +52,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--layer",
         nargs="+",
+        action=cli.Distinct,
         help="steer only these, one at a time, or `each`, or the `strongest` of layers/ (default: the paper's)",
     )
     parser.add_argument(
@@ -99,7 +100,9 @@ def sweep(generator: Generator, control: str, problems: list[Problem]) -> None:
         sources.append(store.layer_effects_path(args.artifacts, model, args.dataset, control))
         if not sources[1].is_file():
             raise InputError(f"{sources[1]} is missing: run python -m scripts.layer_effects --control {control}")
-        layers: Sequence[int | None] = [store.read_json(sources[1])["strongest"]]
+        layers: Sequence[int | None] = [store.read_json(sources[1], "strongest")["strongest"]]
+        if layers[0] not in range(len(vectors)):
+            raise InputError(f"{sources[1]}: strongest is {layers[0]!r}, no layer of {sources[0]}: make it again")
     else:
         layers = chosen_layers(args, method, vectors)
     places = {layer: tuple(range(len(vectors))) if layer is None else (layer,) for layer in layers}
@@ -116,14 +119,16 @@ def sweep(generator: Generator, control: str, problems: list[Problem]) -> None:
     for layer, weight in dict.fromkeys((at if by else None, by) for at, by in product(places, weights)):
         about = {"control": name, "method": control, "weight": weight, "layer": layer} | together
         about |= {"direction": args.direction or control} | interventions.settings(method, len(vectors), args)
-        print(f"{name}: weight {weight:g}" + (f", {place(about | {'adds_to': 'layers'})}" if weight else ""))
+        added_to = place(about | {"adds_to": "layers"})
+        print(f"{name}: weight {weight:g}" + (f", {added_to}" if weight else ""))
         at = places[layer] if weight else ()
         if weight and not vectors[list(at)].any():
-            raise InputError(f"{sources[0]} has no vector for layer {layer}: choose another --layer")
+            raise InputError(f"{sources[0]} has no vector for {added_to}: give other --layer")
         coef = weight / len(at) if together and weight else weight
         edits = method.edits(vectors, at, coef, where) if weight else []
         output = store.steering_path(args.artifacts, model, args.dataset, name, weight, layer, args.shard)
-        generator.write(output, args.dataset, problems, edits, sources, **about)
+        # Nothing that is added comes from the choice of the layer, so weight 0 is one file for all of them.
+        generator.write(output, args.dataset, problems, edits, sources if weight else sources[:1], **about)
     summarise(args, model, {"control": name, "adds_to": "layers"} | together)
 
 
@@ -132,6 +137,8 @@ def penalise(generator: Generator, control: str, problems: list[Problem]) -> Non
     args, penalty = generator.args, PENALTIES[control]
     name, words = args.name or control, args.words or penalty.words
     tokens = generator.reader.tokens_with(words)
+    if not tokens:
+        raise InputError(f"--words {' '.join(words)}: no token of the vocabulary holds any of them: give others")
     for weight in args.direction_weight or penalty.weights:
         print(f"{name}: {weight:+g} to the logits of tokens with {', '.join(words)}")
         output = store.steering_path(args.artifacts, generator.ref.key, args.dataset, name, weight, None, args.shard)

@@ -52,6 +52,8 @@ def main() -> None:
     files = {control: store.direction_path(args.artifacts, ref.key, control) for control in args.control}
     name = args.name or default_name(ref.key, dict(zip(files, weights, strict=True)), args.layer)
     source, target = models.folder(ref), store.model_path(args.artifacts, name)
+    if name == ref.key:
+        raise InputError(f"--name {name} is what the base model is called: name the steered one otherwise")
     if (source / "steering.json").exists():
         raise InputError(f"{source} is a steered model already (steering.json): bake its base model, with all controls")
 

@@ -86,7 +86,7 @@ def test_the_highest_scores_come_first_and_ties_in_order_of_place():
 
 @pytest.mark.parametrize("k", [0, 7])
 def test_more_heads_than_there_are_cannot_be_chosen(k):
-    with pytest.raises(InputError, match=f"{k} of 6"):
+    with pytest.raises(InputError, match=f"--n_heads {k}: the model has 6 heads"):
         top_heads(torch.zeros(2, 3), k)
 
 

@@ -141,8 +141,12 @@ def test_several_layers_together_share_the_weight(root):
 def test_the_strongest_layer_is_read_from_its_file(root):
     path = store.layer_effects_path(root, MODEL, DATASET, "seal")
     store.write_json(path, {"strongest": 2})
-    steer(root, "--control", "seal", "--direction_weight", 2.5, "--layer", "strongest", "--name", "by-effect")
+    flags = ("--control", "seal", "--name", "by-effect")
+    steer(root, *flags, "--direction_weight", 0)
+    steer(root, *flags, "--direction_weight", 0, 2.5, "--layer", "strongest")  # no steering is no other one by then
     assert records(root, "by-effect", 2.5, 2)
+    inputs = store.manifest_of(store.steering_path(root, MODEL, DATASET, "by-effect", 2.5, 2))["inputs"]
+    assert f"layers/{MODEL}/{DATASET}.seal.json" in inputs
     flags = ("--artifacts", root, *ASKED, "--control", "seal_sum", "--layer", "strongest")
     assert "scripts.layer_effects" in fail("steer_eval.py", *flags, "--direction_weight", 1)
 

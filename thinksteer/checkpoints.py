@@ -44,7 +44,7 @@ def checkpoint_tensors(source: Path) -> dict[str, Tensor]:
 def read_tensor(source: Path, name: str) -> Tensor:
     """One tensor, in its stored dtype. InputError if there is none of that name or it is not floating point."""
     entry = _find(_entries(source), name, source)
-    return _read(source / entry.file, name, entry)
+    return _read(source / entry.file, entry)
 
 
 def rewrite_checkpoint(
@@ -92,7 +92,7 @@ def rewrite_checkpoint(
 
 
 def _patch(path: Path, name: str, entry: _Entry, change: Callable[[Tensor], Tensor]) -> None:
-    new = change(_read(path, name, entry))
+    new = change(_read(path, entry))
     if tuple(new.shape) != entry.shape or new.dtype != FLOATS[entry.dtype]:
         found, wanted = f"{list(new.shape)} {new.dtype}", f"{list(entry.shape)} {FLOATS[entry.dtype]}"
         raise ValueError(f"{name} became {found}, must stay {wanted}")
@@ -101,9 +101,7 @@ def _patch(path: Path, name: str, entry: _Entry, change: Callable[[Tensor], Tens
         file.write(memoryview(new.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
 
 
-def _read(path: Path, name: str, entry: _Entry) -> Tensor:
-    if entry.dtype not in FLOATS:
-        raise InputError(f"{path}: {name} is stored as {entry.dtype}: take the checkpoint that is not quantised")
+def _read(path: Path, entry: _Entry) -> Tensor:
     data = bytearray(entry.end - entry.start)
     with open(path, "rb") as file:
         file.seek(entry.start)
@@ -113,14 +111,15 @@ def _read(path: Path, name: str, entry: _Entry) -> Tensor:
 
 def _entries(source: Path) -> dict[str, _Entry]:
     """Every tensor of a checkpoint, from the headers of its files alone."""
-    single, index = (source / SINGLE).exists(), (source / INDEX).exists()
-    if single and index:
+    single, sharded = (source / SINGLE).exists(), (source / INDEX).exists()
+    if single and sharded:
         raise InputError(f"{source} holds both {SINGLE} and {INDEX}: remove the one that is not meant")
     if single:
         return _header(source, SINGLE)
-    if not index:
+    if not sharded:
         raise InputError(_no_weights(source))
-    weight_map: dict[str, str] | None = read_json(source / INDEX).get("weight_map")
+    index = read_json(source / INDEX)
+    weight_map: dict[str, str] | None = index.get("weight_map") if isinstance(index, dict) else None
     if not weight_map:
         raise InputError(f"{source / INDEX} has no weight_map: download it again")
     shards = {file: _header(source, file) for file in sorted(set(weight_map.values()))}
@@ -174,7 +173,11 @@ def _find(entries: Mapping[str, _Entry], name: str, source: Path) -> _Entry:
     if name not in entries:
         alike = [known for known in entries if known.rsplit(".", 2)[-2:] == name.rsplit(".", 2)[-2:]]
         raise InputError(f"{source} has no tensor {name}; it has {', '.join((alike or list(entries))[:3])}, ...")
-    return entries[name]
+    entry = entries[name]
+    if entry.dtype not in FLOATS:
+        place = f"{source / entry.file}: {name}"
+        raise InputError(f"{place} is stored as {entry.dtype}: take the checkpoint that is not quantised")
+    return entry
 
 
 def _files(source: Path) -> list[Path]:

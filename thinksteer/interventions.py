@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from thinksteer import store
@@ -114,6 +115,8 @@ def read_vectors(file: Path, method: Method, args: Namespace) -> Tensor:
         norms = store.read_safetensors(file)[0].get("overall_norm")
         if norms is None:
             raise InputError(f"{file} holds no tensor `overall_norm`: make it with stage 2, or give another --scale")
+        if norms.shape != vectors.shape[:1] or not torch.isfinite(norms).all():
+            raise InputError(f"{file}: `overall_norm` is no finite [num_layers]: make it with stage 2")
         vectors = stretched(vectors, norms)
     if args.control_direction:
         vectors = random_like(vectors, args.control_seed)

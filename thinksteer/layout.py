@@ -90,7 +90,7 @@ def check_vectors(vectors: Tensor, shape: tuple[int, int]) -> None:
     if tuple(vectors.shape) != shape:
         raise InputError(
             f"the direction has shape {tuple(vectors.shape)}, the model [layers, hidden size] {shape}: the "
-            "direction was made from another model, or with another --mean_recurrence"
+            "direction was made from another model, or with another --mean_recurrence: make it with stage 2"
         )
 
 

@@ -30,10 +30,18 @@ class Chain:
 
 @dataclass(frozen=True)
 class LengthRule:
-    """Long is above, short below a number of thinking tokens, both strictly (paper, section 3: 1000 and 100)."""
+    """Long is above, short below a number of thinking tokens, both strictly (paper, section 3: 1000 and 100).
+
+    InputError for thresholds that a length can be both above and below.
+    """
 
     long_above: float = 1000
     short_below: float = 100
+
+    def __post_init__(self) -> None:
+        if self.short_below > self.long_above + 1:
+            flags = f"--long_above {self.long_above:g} --short_below {self.short_below:g}"
+            raise InputError(f"{flags}: what lies between would be both, long and short: let the second be the smaller")
 
     def labels(self, chains: Sequence[Chain]) -> list[Label | None]:
         return [self._label(chain.length) for chain in chains]
@@ -66,7 +74,7 @@ class QuantileRule:
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 0.5:
-            raise InputError(f"share {self.share:g}: the longest and shortest shares lie in (0, 0.5]")
+            raise InputError(f"--quantile {self.share:g}: the longest and shortest shares lie in (0, 0.5]")
 
     def labels(self, chains: Sequence[Chain]) -> list[Label | None]:
         labels: list[Label | None] = [None] * len(chains)
@@ -126,5 +134,9 @@ def rule_text(rule: Rule) -> str:
 
 
 def read_rule(text: str) -> Rule:
-    fields = json.loads(text)
-    return QuantileRule(**fields) if "share" in fields else LengthRule(**fields)
+    """The rule that `rule_text` states. InputError if the text states another method's, or none."""
+    try:
+        fields = json.loads(text)
+        return QuantileRule(**fields) if "share" in fields else LengthRule(**fields)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{text[:80]!r} states no rule about thinking lengths ({error})") from None

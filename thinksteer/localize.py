@@ -54,7 +54,7 @@ def top_heads(scores: Tensor, k: int) -> list[Head]:
     if not torch.isfinite(scores).all():
         raise InputError("the head scores hold a value that is not finite")
     if not 1 <= k <= scores.numel():
-        raise InputError(f"cannot choose {k} of {scores.numel()} heads")
+        raise InputError(f"--n_heads {k}: the model has {scores.numel()} heads to choose from")
     order = scores.flatten().sort(descending=True, stable=True).indices[:k].tolist()
     return [Head(*divmod(index, scores.shape[1]), scores.flatten()[index].item()) for index in order]
 

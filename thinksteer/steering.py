@@ -153,7 +153,8 @@ def changes(edits: Sequence[Edit], shape: tuple[int, int]) -> Changes:
             if not 0 <= layer < shape[0]:
                 raise InputError(f"there is no layer {layer}: the model has {shape[0]}, counted from 0")
             if not torch.isfinite(edit.coef * edit.vectors[layer]).all():
-                raise InputError(f"the vector to {edit.operation} at {edit.site} of layer {layer} is not finite")
+                place = f"the vector to {edit.operation} at {edit.site} of layer {layer}"
+                raise InputError(f"{place} is not finite at weight {edit.coef:g}: give a smaller weight")
             one = _change(edit, layer)
             parts = found.setdefault((layer, edit.site), {})
             parts[edit.where] = parts[edit.where] + one if edit.where in parts else one

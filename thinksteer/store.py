@@ -245,7 +245,8 @@ def run_settings(output: Path) -> dict[str, Any] | None:
 def read_direction(path: Path) -> Tensor:
     """The direction of an artifact, `[num_layers, hidden_size]`. InputError if it is not that or not finite."""
     direction = read_safetensors(path)[0].get("direction")
-    if direction is None or direction.ndim != 2 or not torch.isfinite(direction).all():
+    fits = direction is not None and direction.ndim == 2 and direction.is_floating_point()
+    if not fits or not torch.isfinite(direction).all():
         raise InputError(f"{path} holds no finite tensor `direction` [num_layers, hidden_size]: make it with stage 2")
     return direction
 

@@ -38,7 +38,7 @@ def find_sweeps(root: Path, models: Sequence[str] | None) -> list[Sweeps]:
     """The summaries of these models (None: of all), by model and dataset."""
     grouped: dict[tuple[str, str], list[Point]] = {}
     for path in summary_paths(root, models):
-        summary = store.read_json(path)
+        summary = store.read_json(path, "model", "dataset", "points")
         about = {key: summary[key] for key in ("control", "adds_to", "layers") if key in summary}
         points = [about | point for point in summary["points"]]
         if "adds_to" not in about or any("n_graded" not in point for point in points):
