@@ -379,6 +379,14 @@ def test_a_sliding_window_shorter_than_a_response_may_get_is_refused(llama):
     assert tokens_of(engine(model).generate(requests, short)) == full
 
 
+def test_a_prompt_longer_than_the_model_reads_is_refused_before_any_is_answered(llama, monkeypatch):
+    monkeypatch.setattr(llama.config, "max_position_embeddings", 12)
+    long, short = (Request(name, 0, "", (BOS,) * size, 0) for name, size in (("long", 13), ("short", 12)))
+    with pytest.raises(InputError, match="'long' has 13 tokens, the model reads 12: shorten"):
+        next(engine(llama).generate([short, long], GREEDY))
+    assert len(list(engine(llama).generate([short], GREEDY))) == 1
+
+
 def test_an_empty_prompt_and_a_forced_answer_that_closes_nothing_are_named(llama):
     with pytest.raises(InputError, match="'empty'"):
         next(engine(llama).generate([Request("empty", 0, "", (), 0)], GREEDY))

@@ -72,8 +72,9 @@ class HFEngine:
     ) -> Iterator[Response]:
         """Responses in the order in which they finish. Edits act on all positions they hold for, prompts included.
 
-        The model is steered until the iterator ends or is closed. InputError for parameters out of range, a request
-        that the cache budget cannot hold, attention this engine lacks, or logits that are not finite.
+        The model is steered until the iterator ends or is closed. InputError for parameters out of range, a prompt
+        longer than the model reads, a request that the cache budget cannot hold, attention this engine lacks, or logits
+        that are not finite.
         """
         check(sampling)
         gated, opened = conditions(edits), self.template.opened_in_prompt
@@ -86,9 +87,13 @@ class HFEngine:
             )
             for request in requests
         ]
+        limit = getattr(self.model.config, "max_position_embeddings", None)
         for row in rows:
             if not row.ids:
                 raise InputError(f"request {row.request.id!r} has an empty prompt")
+            if limit is not None and len(row.ids) > limit:
+                size = f"the prompt of {row.request.id!r} has {len(row.ids)} tokens, the model reads {limit}"
+                raise InputError(f"{size}: shorten the question or leave it out")
         if not rows:
             return
         run = Run(self, sampling, edits)
