@@ -17,6 +17,7 @@ from thinksteer.agreement_figures import confusion_figure
 from thinksteer.annotation import thinking_text
 from thinksteer.annotations import read_annotations
 from thinksteer.models import ModelRef
+from thinksteer.records import InputError
 from thinksteer.report_files import write_tables
 from thinksteer.thinking import Reader
 
@@ -34,6 +35,8 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    if args.first == args.second:
+        raise InputError(f"{args.first} is given twice: name two annotators to compare")
     ref = models.resolve(args.model, args.artifacts, args.template)
     path = store.agreement_path(args.artifacts, args.first, args.second, ref.key, args.dataset)
     records = store.responses_path(args.artifacts, ref.key, args.dataset)

@@ -30,6 +30,7 @@ from thinksteer.activations import entries_of, span_states
 from thinksteer.components import VECTORS, WEIGHTED, component, right_side, signed
 from thinksteer.contrast import OWN, PAIRS, SUFFIXES, Pair
 from thinksteer.contrast_figures import contrast_figure
+from thinksteer.layout import layout_of
 from thinksteer.methods.control_vectors import NAME
 from thinksteer.models import ModelRef
 from thinksteer.records import InputError
@@ -97,8 +98,8 @@ def make(args: argparse.Namespace, ref: ModelRef, settings: dict[str, Any], path
     """Write the vector, what it finds, and the figure."""
     pairs, held_out = pairs_of(args, ref)
     model = models.load_model(ref, args.device, args.dtype, args.trust_remote_code, args.mean_recurrence)
+    layers = chosen_layers(args.layers, layout_of(model).shape[0])
     states = states_of(model, pairs + held_out, args.batch_tokens)  # [2 (N + M), L, D]
-    layers = chosen_layers(args.layers, states.shape[1])
     differences = states[0::2, layers].double() - states[1::2, layers].double()
     seen, unseen = differences[: len(pairs)], differences[len(pairs) :]
     log_probs = contrast.suffix_log_probs(model, pairs, args.batch_tokens) if args.vector in WEIGHTED else None

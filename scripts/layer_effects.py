@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 from thinksteer import cli, models, store
 from thinksteer.activations import count_labels
-from thinksteer.attribution import ESTIMATES, choose, layer_effects
+from thinksteer.attribution import ESTIMATES, MEASURES, choose, layer_effects
 from thinksteer.attribution_figures import Curves, effects_figure
 from thinksteer.directions import random_like
 from thinksteer.effect_means import MEANS, label_means, summary
@@ -41,7 +41,7 @@ from thinksteer.lengths import rule_text
 from thinksteer.methods.method import Method
 from thinksteer.models import ModelRef
 from thinksteer.probe_figures import kinds_figure
-from thinksteer.records import Passage
+from thinksteer.records import InputError, Passage
 from thinksteer.stage import annotations, chosen_methods, load_passages
 
 if TYPE_CHECKING:
@@ -106,8 +106,10 @@ def main() -> None:
 
 def measure(args: argparse.Namespace, ref: ModelRef, model: "PreTrainedModel", method: Method, path: Path) -> None:
     """Write the effects of one direction; its figure first."""
-    passages = probed(args, ref, method)
-    vectors = args.coef * store.read_direction(store.direction_path(args.artifacts, ref.key, method.name))
+    passages, source = probed(args, ref, method), store.direction_path(args.artifacts, ref.key, method.name)
+    vectors = args.coef * store.read_direction(source)
+    if not vectors.any() or not vectors.isfinite().all():
+        raise InputError(f"--coef {args.coef:g} makes {source} zero, or too large: give another")
     controls = torch.stack([random_like(vectors, seed) for seed in args.control_seeds])
     site = method.sites[0]
     effects = partial(layer_effects, model, site=site, vectors=vectors, controls=controls)
@@ -115,6 +117,8 @@ def measure(args: argparse.Namespace, ref: ModelRef, model: "PreTrainedModel", m
         effects(passage, n_nodes=args.n_nodes, max_batch_tokens=args.batch_tokens)
         for passage in tqdm(passages, unit="response")
     ]
+    if not all(getattr(one, name).isfinite().all() for one in found for name in MEASURES):
+        raise InputError(f"{source} times --coef {args.coef:g} has effects that are not finite: give a smaller one")
     about = {"control": method.name, "site": site, "coef": args.coef, "spans": count_labels(passages)}
     about |= summary(passages, found)
     if method.probes:
@@ -134,6 +138,9 @@ def probed(args: argparse.Namespace, ref: ModelRef, method: Method) -> list[Pass
     if method.probes is None:
         own = [label for labels, factor in method.terms.items() if factor > 0 for label in labels]
         return choose(load_passages(args, ref, [method], rule), own, *some)
+    if not load_passages(args, ref, [method], rule):
+        own = " or ".join(method.labels)
+        raise InputError(f"--control {method.name}: no question of --dataset {args.dataset} is of {own}: take another")
     passages = load_passages(args, ref, [replace(method, passages=method.probes)], rule)
     kinds = sorted({passage.spans[0].label for passage in passages})
     by_kind = [[passage for passage in passages if passage.spans[0].label == kind] for kind in kinds]
@@ -162,9 +169,9 @@ def describe(about: dict[str, Any]) -> str:
     ]
     for one in about["layers"]:
         kl = Estimate(**one["kl"])
-        interval = "" if kl.low is None else f"[{kl.low:.4f}, {kl.high:.4f}]"
+        interval = "" if kl.low is None else f"[{kl.low:z.4f}, {kl.high:z.4f}]"
         others = "".join(f"  {one[name]['value']:8.2g}" for name in ("random", "gradient", "upstream"))
-        lines.append(f"{one['layer']:5d}  {kl.value:8.4f} {interval:18s}{others}")
+        lines.append(f"{one['layer']:5d}  {kl.value:z8.4f} {interval:18s}{others}")
     excess = Estimate(**about["layers"][about["strongest"]]["excess"])
     apart = "" if excess.low is None or excess.low > 0 else ", but no more than random vectors"
     lines.append(f"strongest: layer {about['strongest']}{apart}")

@@ -65,6 +65,10 @@ def parse_args() -> argparse.Namespace:
         args.direction_weight or args.direction or args.layer or interventions.named("", args)
     ):
         parser.error("a direction, its weight and how it is applied go with --control")
+    if not all(task.strip() for task in args.tasks):
+        parser.error("argument --tasks: one of the names is empty")
+    if args.include_path and not args.include_path.is_dir():
+        parser.error(f"argument --include_path: {args.include_path} is no folder")
     return args
 
 
@@ -158,9 +162,10 @@ def check_tasks(manager: Any, names: list[str]) -> None:
             raise InputError(f"--tasks {name}: lm-eval has no such task; --include_path adds a folder of your own")
     try:
         tasks = manager.load(names)["tasks"]
-    except (OSError, ValueError) as error:  # data out of reach and not cached, or a task of two groups
+    except Exception as error:  # data out of reach, a task of two groups, or whatever a task's file runs into
+        said = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(
-            f"--tasks {' '.join(names)}: lm-eval cannot load them ({error}); data come from the hub"
+            f"--tasks {' '.join(names)}: lm-eval cannot load them ({said}); data come from the hub"
         ) from error
     for name, task in tasks.items():
         if getattr(task, "UNSAFE_CODE", False):

@@ -86,8 +86,8 @@ def main() -> None:
                 states = read_states(source, method)
                 vectors = probe_of(states, method)
                 texts = {name: str(value) for name, value in about.items()} | {"method": control}
-                store.write_safetensors(probe, vectors, texts | {"read_site": method.reading.site})
                 separate(args, method, states, vectors["direction"], path)
+                store.write_safetensors(probe, vectors, texts | {"read_site": method.reading.site})
         print(f"{path}:\n{describe(store.read_json(path))}\n{probe}: along what the probe tells the two sides apart")
 
 

@@ -130,6 +130,9 @@ def task(args: argparse.Namespace, ref: ModelRef, reader: Reader, encode: Encode
     if settings.get("model", ref.key) != ref.key:
         raise InputError(f"{file} holds responses of {settings['model']}: give --model {settings['model']}")
     steering = {name: settings[name] for name in ("control", "weight", "layer")} if "weight" in settings else {}
+    steered = (args.artifacts / "steering").resolve() in file.resolve().parents
+    if steered and not steering and not args.unsteered:
+        raise InputError(f"{file} does not say how it was steered, or not all of it is: steer again, or --unsteered")
     edits, sources = [], [file, *models.fingerprint(ref)]
     if steering.get("weight") and not args.unsteered:
         direction, edits = edits_of(args.artifacts, ref.key, file, reader)

@@ -66,7 +66,7 @@ def named(values: Sequence[str], records: Sequence[Record]) -> list[str]:
         names = [str(number) for number in range(int(match[1]), int(match[2]) + 1)]
     elif len(names) == 1 and (match := re.fullmatch(r"([A-Z])-([A-Z])", names[0])):
         names = [chr(code) for code in range(ord(match[1]), ord(match[2]) + 1)]
-    if len({name.casefold() for name in names}) != len(names) or len(names) < 2:
+    if len({name.casefold() for name in names}) != len(names) or len(names) < 2 or not all(names):
         raise InputError(
             f"--choices {' '.join(values)}: gives {len(names)} choices ({' '.join(names[:3])} ...), two or more "
             "different ones are needed: give words, a range such as 10-59 or A-J, or `reference`"

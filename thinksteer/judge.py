@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from itertools import chain
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from anyio.from_thread import start_blocking_portal
 from tqdm import tqdm
@@ -225,12 +227,20 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--max_cost", type=natural_float, help="in USD, with earlier runs; then stop (default: no cap)")
 
 
+def _is_url(text: str) -> bool:
+    try:
+        parts, blank = urlsplit(text), re.search(r"\s", text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and not blank
+    except ValueError:  # of a port that can be none
+        return False
+
+
 def judge_from(args: argparse.Namespace, cache: Path, temperature: float = 0.0) -> Judge:
     """The judge that the flags of `add_flags` describe. InputError if they describe none."""
     if not args.endpoint or not args.endpoint_model:
         raise InputError("--endpoint and --endpoint_model are missing: they say where to ask, and which model")
-    if not args.endpoint.startswith(("http://", "https://")):
-        raise InputError(f"--endpoint {args.endpoint}: give a URL that begins with http:// or https://")
+    if not _is_url(args.endpoint):
+        raise InputError(f"--endpoint {args.endpoint}: give a URL such as http://localhost:8000/v1 or https://...")
     if not args.api_key_env.isidentifier():  # not repeated: it may be the key
         raise InputError("--api_key_env names an environment variable; put the key into that, not on the command line")
     if args.max_cost is not None and not args.price_in and not args.price_out:
