@@ -364,7 +364,7 @@ def test_probing_may_end_early_and_names_what_is_too_long(hf, vllm, chains):
     results.close()
     assert next(vllm.probe(chains[:1], [(5,)]))[0] == chains[0]
     with pytest.raises(InputError, match=f"{chains[0].id} sample 0 has .* tokens with its tail and answer"):
-        next(vllm.probe(chains, [(5,) * 10_000]))
+        next(vllm.probe(chains, [(5,) * 4_500]))
     with pytest.raises(InputError, match="nothing to weigh"):
         next(vllm.probe(chains, []))
     assert list(vllm.probe([], [(5,)])) == []

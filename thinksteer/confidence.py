@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from thinksteer.records import InputError, Record
 from thinksteer.thinking import Reader, Template
@@ -133,7 +134,8 @@ class Tree:
                     tokens.append(token)
         edges = [(*begun, token) for begun, tokens in self.branches.items() for token in tokens]
         numbers = {edge: number for number, edge in enumerate(edges)}
-        self._paths = [[numbers[answer[: depth + 1]] for depth in range(len(answer))] for answer in answers]
+        paths = [torch.tensor([numbers[answer[: depth + 1]] for depth in range(len(answer))]) for answer in answers]
+        self._paths = pad_sequence(paths, batch_first=True, padding_value=-1)  # [answers, depths]
 
     @property
     def size(self) -> int:
@@ -143,4 +145,5 @@ class Tree:
     def answers(self, steps: Tensor) -> Tensor:
         """Log-probabilities `[..., answers]` from those of each branch's tokens, one branch after the other
         `[..., tokens]`."""
-        return torch.stack([steps[..., path].sum(dim=-1) for path in self._paths], dim=-1)
+        behind = steps.new_zeros(*steps.shape[:-1], 1)  # of an answer that is shorter than others
+        return torch.cat([steps, behind], dim=-1)[..., self._paths].sum(dim=-1)

@@ -60,9 +60,12 @@ def stem_length(chain: Chain) -> int:
 def packed(items: Iterable[Item], length: Callable[[Item], float], limit: float) -> list[list[Item]]:
     """In their order, as many together as are not longer than the limit, but one at least."""
     packs: list[list[Item]] = []
+    taken = 0.0
     for item in items:
-        if not packs or sum(map(length, packs[-1])) + length(item) > limit:
+        taken += length(item)
+        if not packs or taken > limit:
             packs.append([])
+            taken = length(item)
         packs[-1].append(item)
     return packs
 
@@ -166,7 +169,7 @@ class Prober:
             tail = list(fork.tail) or ids[begin : begin + 1]
             end, branches = begin + len(tail), self.branches[1:]
             gate.mask(ids, begin, begin)  # follows the chain up to here
-            held = [self._held(gate, ids[:begin], tail, branch) for branch in self.branches]
+            held = [self._held(gate, ids[:begin], tail, branch) for branch in self.branches if self.conditions]
             alone[number] = Piece(
                 tail + [branch[-1] for branch in branches],
                 [*range(begin, end), *(end + len(branch) - 1 for branch in branches)],
