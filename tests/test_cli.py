@@ -111,7 +111,7 @@ def end(main, capsys):
     return stop.value.code, capsys.readouterr().err
 
 
-def test_a_script_ends_with_a_status_and_a_line_not_a_traceback(capsys):
+def test_a_script_ends_with_a_status_and_a_line_not_a_traceback(capsys, monkeypatch):
     def fail():
         raise InputError("a.json is missing: run stage 1")
 
@@ -120,7 +120,9 @@ def test_a_script_ends_with_a_status_and_a_line_not_a_traceback(capsys):
 
     assert end(lambda: None, capsys) == (0, "")
     assert end(fail, capsys) == (2, "error: a.json is missing: run stage 1\n")
-    assert end(stop, capsys)[0] == 130
+    assert end(stop, capsys) == (130, "stopped; run the same command to go on\n")
+    monkeypatch.setattr(sys, "argv", ["stage.py", "--overwrite"])
+    assert end(stop, capsys) == (130, "stopped; run the same command, without --overwrite, to go on\n")
 
 
 def test_what_the_disk_says_is_one_line_with_a_cure(tmp_path, capsys):

@@ -188,24 +188,35 @@ def test_a_job_queues_again_exactly_when_its_stage_stopped_because_it_was_asked_
     sent, status, requeued, calls, tmp_path
 ):
     """The stage is a stand-in that ends with `status` once it got what was sent."""
+    job = start_job(tmp_path, sent, status, "--overwrite")
+    for count, request in enumerate(sent, start=1):
+        job.send_signal(request)
+        until((tmp_path / f"got{count}").exists, 10)
+    assert job.wait(timeout=10) == status
+    started = ["-u", "generate_responses.py", "--instruction", TEXT, "--shard", "2/8", "--overwrite"]
+    assert (tmp_path / "started").read_text() == repr(started)
+    assert calls() == [["scontrol", "requeue", "10_2"]] * requeued
+
+
+def test_a_job_that_queued_again_goes_on_with_what_it_was_to_overwrite(tmp_path, calls):
+    assert start_job(tmp_path, (), 0, "--overwrite", "--seed", "0", SLURM_RESTART_COUNT="1").wait(timeout=10) == 0
+    started = ["-u", "generate_responses.py", "--instruction", TEXT, "--shard", "2/8", "--seed", "0"]
+    assert (tmp_path / "started").read_text() == repr(started)
+
+
+def start_job(tmp_path: Path, sent: tuple[int, ...], status: int, *flags: str, **more: str) -> subprocess.Popen:
     python = tmp_path / "bin" / "python"
     python.write_text(f"#!{sys.executable}{STAGE}")
     python.chmod(0o755)
     (tmp_path / "scripts").symlink_to(ROOT / "scripts")
     slurm = {"JOB_ID": "12", "ARRAY_JOB_ID": "10", "ARRAY_TASK_ID": "2", "JOB_NODELIST": "n1", "JOB_NUM_NODES": "1"}
     environment = ENVIRONMENT | {f"SLURM_{name}": value for name, value in slurm.items()}
-    environment |= {"EXPECTED": repr(list(map(int, sent))), "STATUS": str(status)}
+    environment |= {"EXPECTED": repr(list(map(int, sent))), "STATUS": str(status)} | more
     environment["PATH"] = f"{tmp_path / 'bin'}:{environment['PATH']}"
-    command = ["bash", "scripts/slurm/responses.sh", "--instruction", TEXT, "--shard", "%a/8"]
+    command = ["bash", "scripts/slurm/responses.sh", "--instruction", TEXT, "--shard", "%a/8", *flags]
     job = subprocess.Popen(command, cwd=tmp_path, env=environment)
     until((tmp_path / "started").exists, 10)
-    for count, request in enumerate(sent, start=1):
-        job.send_signal(request)
-        until((tmp_path / f"got{count}").exists, 10)
-    assert job.wait(timeout=10) == status
-    started = ["-u", "generate_responses.py", "--instruction", TEXT, "--shard", "2/8"]
-    assert (tmp_path / "started").read_text() == repr(started)
-    assert calls() == [["scontrol", "requeue", "10_2"]] * requeued
+    return job
 
 
 class Lab:

@@ -20,6 +20,7 @@ from thinksteer.thinking import TEMPLATES
 STOPPED = 130  # exit status after Ctrl-C, as in shells; USAGE is argparse's
 USAGE = 2
 MOVED = "move it away, or give another path"
+UNLOCKED = "its file system has no locks (Lustre is mounted without flock?): give a path on another one"
 CURES = {  # of what the disk says; any other error is a fault of ours, and shows its traceback
     errno.EACCES: "change its permissions, or give another path",
     errno.EPERM: "change its permissions, or give another path",
@@ -31,6 +32,8 @@ CURES = {  # of what the disk says; any other error is a fault of ours, and show
     errno.ENAMETOOLONG: "give a shorter name",
     errno.ENOSPC: "make room on the disk; the same command goes on",
     errno.EDQUOT: "make room within your quota; the same command goes on",
+    errno.ENOLCK: UNLOCKED,
+    errno.ENOSYS: UNLOCKED,
 }
 
 
@@ -214,6 +217,7 @@ def run(main: Callable[[], None]) -> NoReturn:
         print(f"error: {where}{error.strerror}: {CURES[error.errno]}", file=Terminal(sys.stderr))
         sys.exit(USAGE)
     except KeyboardInterrupt:
-        print("stopped; run the same command to go on", file=sys.stderr)
+        anew = ", without --overwrite," if "--overwrite" in sys.argv else ""  # which would begin once more
+        print(f"stopped; run the same command{anew} to go on", file=sys.stderr)
         sys.exit(STOPPED)
     sys.exit(0)

@@ -2,11 +2,15 @@
 # The body of every wrapper, sourced in a job with a stage's script and its flags: source stage.sh SCRIPT [FLAGS]
 #
 # USR1, which SLURM sends ahead of the time limit or of a preemption, makes the stage stop between two records; the job
-# then goes back into the queue, where the same command goes on. TERM (scancel) only stops it.
+# then goes back into the queue, where the same command, without --overwrite, goes on. TERM (scancel) only stops it.
 set -euo pipefail
 source scripts/slurm/site.sh
 
 set -- "${@/#%a\//${SLURM_ARRAY_TASK_ID-}/}" # --shard %a/8: the part of this task of the array
+for word; do # of a job that was queued again all but --overwrite, which would begin once more
+    shift
+    if [ "$word" != --overwrite ] || [ "${SLURM_RESTART_COUNT:-0}" = 0 ]; then set -- "$@" "$word"; fi
+done
 job=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}
 echo "$(date '+%F %T') job $job on $SLURM_JOB_NODELIST, restart ${SLURM_RESTART_COUNT:-0}: ${*@Q}"
 
