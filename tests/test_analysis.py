@@ -121,6 +121,13 @@ def test_mcnemar_is_the_exact_binomial_of_the_discordant_pairs():
     several = [record(id, sample, correct=False) for id in "abc" for sample in range(4)]
     right = [record(id, sample, correct=True) for id in "abc" for sample in range(4)]
     assert mcnemar_p(several, right) == pytest.approx(2 * 0.5**3)  # of three questions, not of twelve samples
+    some = [
+        record(id, sample, correct=sample < count)
+        for id, count in zip("abc", (3, 1, 1), strict=True)
+        for sample in range(4)
+    ]
+    back = [record(one.id, one.sample, correct=one.id == "c" and not one.correct) for one in some]
+    assert mcnemar_p(some, back) == pytest.approx(6 / 8)  # changes of -3, -1 and +2: six of eight signs give 2 or more
 
 
 def test_accuracy_below_a_threshold_is_cumulative_and_strict():

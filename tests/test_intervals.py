@@ -35,7 +35,7 @@ def test_samples_that_agree_are_worth_one_and_independent_ones_are_worth_themsel
 
 
 def test_samples_are_never_worth_more_than_they_are():
-    alternating = np.tile([1.0, 2.0, 1.0, 0.0], 25)  # of two: less spread than chance gives
+    alternating = np.tile([1.0, 2.0, 1.0, 1.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0], 10)  # of two: less spread than by chance
     assert effective(alternating, np.full(100, 2.0)) == 100 * 2
     assert effective(np.full(20, 2.0), np.full(20, 4.0)) == 20  # and where none differ, one per question
     assert effective(np.array([3.0, 0.0, 3.0]), np.array([3.0, 0.0, 3.0])) == 2

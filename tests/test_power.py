@@ -44,6 +44,14 @@ def test_the_spread_is_the_same_where_questions_have_unlike_numbers_of_samples()
     assert (found.between, found.within) == (pytest.approx(4, rel=0.08), pytest.approx(9, rel=0.05))
 
 
+def test_the_variance_of_few_questions_is_shared_out_by_their_numbers_of_samples():
+    found = spread(list("abbccccc"), [9.0, 1.0, 3.0, 4.0, 4.0, 4.0, 4.0, 9.0])
+    within = (2 + 20) / 5  # squares around 2 and around 5, degrees of freedom
+    among = ((9 - 4.75) ** 2 + 2 * (2 - 4.75) ** 2 + 5 * (5 - 4.75) ** 2) / 2
+    assert found.within == pytest.approx(within)
+    assert found.between == pytest.approx((among - within) / ((8 - (1 + 4 + 25) / 8) / 2))
+
+
 def test_questions_without_a_share_of_the_variance_have_none_and_a_pilot_of_one_sample_is_refused():
     alternating = spread(ids_of(50, 2), [0.0, 1.0] * 50)
     assert alternating == Spread(0.0, 0.5)
