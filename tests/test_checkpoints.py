@@ -50,7 +50,7 @@ def sharded(folder, dtype=torch.bfloat16):
 
 def cached(folder):
     """As the Hugging Face cache: read-only blobs, a snapshot of relative links to them."""
-    blobs, snapshot = folder.with_name("blobs"), folder / "snapshots" / "abc"
+    blobs, snapshot = folder / "blobs", folder / "snapshots" / "abc"
     sharded(blobs)
     snapshot.mkdir(parents=True)
     for path in sorted(path for path in blobs.rglob("*") if path.is_file()):
@@ -262,6 +262,20 @@ def test_an_index_that_disagrees_with_its_shards_is_refused(tmp_path):
     path.write_text("{}")
     with pytest.raises(InputError, match="no weight_map"):
         checkpoint_tensors(source)
+
+
+def test_a_link_out_of_a_checkpoint_copies_no_other_file_into_the_edited_model(tmp_path):
+    source = sharded(tmp_path / "hub/snapshots/main")
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "hub/blobs").mkdir()
+    (tmp_path / "hub/blobs/0").write_text("mit")
+    (source / "LICENSE").symlink_to("../../blobs/0")  # as the hub's cache has all its files
+    rewrite_checkpoint(source, tmp_path / "good", {EDITED: torch.neg})
+    assert (tmp_path / "good/LICENSE").read_text() == "mit" and not (tmp_path / "good/LICENSE").is_symlink()
+    (source / "NOTICE").symlink_to(tmp_path / "secret")
+    with pytest.raises(InputError, match="NOTICE leads out of the checkpoint"):
+        rewrite_checkpoint(source, tmp_path / "evil", {EDITED: torch.neg})
+    assert not (tmp_path / "evil").exists() or not list((tmp_path / "evil").iterdir())
 
 
 MEMORY = """

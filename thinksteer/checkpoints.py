@@ -186,9 +186,13 @@ def _files(source: Path) -> list[Path]:
     for folder, folders, names in os.walk(source, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".") and name != "original"]
         files += [Path(folder, name).relative_to(source) for name in names]
+    own = source.resolve()
+    own = own.parents[1] if own.parent.name == "snapshots" else own  # the hub's cache has the files beside these
     for file in files:
         if not (source / file).is_file():
             raise InputError(f"{source / file} is no file, or a link to nothing: download the checkpoint again")
+        if file.suffix != ".safetensors" and not (source / file).resolve().is_relative_to(own):
+            raise InputError(f"{source / file} leads out of the checkpoint: put there what it points at, or nothing")
     return sorted(files)
 
 
