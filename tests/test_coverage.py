@@ -131,6 +131,15 @@ def test_balanced_accuracies(rng, n, samples, rare):
     assert LEAST <= held(found, 0.75) <= MOST
 
 
+def test_mean_shares_of_tokens(rng):
+    """As of behaviours: a number from 0 to 1 of each response, most of them small."""
+    ids, everything, found = ids_of(150, 2), np.ones((300, 1), dtype=bool), []
+    for _ in range(WORLDS):
+        own = np.repeat(rng.beta(1, 9, size=150), 2)
+        found.append(mean_of_means(ids, rng.binomial(20, own) / 20, everything, (0, 1)))
+    assert LEAST <= held(found, 0.1) <= MOST
+
+
 def test_areas_under_the_roc_curve(rng):
     ids, fold = ids_of(100, 2), np.repeat(np.arange(100) % 2, 2)
     found = []
