@@ -13,13 +13,14 @@ The base of an edited model is the one its edit.json names, else its name withou
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from thinksteer import cli, store
-from thinksteer.analysis import graded
 from thinksteer.comparison import Difference, Family, Member, Role, Summary, differences, summaries
 from thinksteer.confidence_report import confidence_section, confidence_summaries
 from thinksteer.figures import decile_figure, length_histogram, threshold_figure
@@ -172,13 +173,13 @@ def families(found: Sequence[Evaluation]) -> list[list[Evaluation]]:
 
 
 def read_family(members: Sequence[Evaluation]) -> Family:
-    """The records without their token ids, which take most of the memory and are not analysed."""
+    """Each member's records are gone through once, here; their texts are read again where they are shown."""
     read = []
     for one in members:
-        records = [replace(record, token_ids=()) for record in store.iterate_records(one.path)]
-        if not records:
+        member = Member(one.model, one.role, store.RecordFile(one.path), one.settings.get("max_length"), one.size)
+        if not len(member.outcomes):
             raise InputError(f"{one.path} is empty: run evaluate_models.py")
-        read.append(Member(one.model, one.role, records, one.settings.get("max_length"), one.size))
+        read.append(member)
     return Family(members[0].dataset, tuple(read))
 
 
@@ -207,14 +208,14 @@ def figures(family: Family, folder: Path) -> tuple[Picture, ...]:
     to keep it readable."""
     path = folder / f"{store.slug(family.members[0].model)}.{family.dataset}"
     shown = [member for member in family.members if member.role != "control"] or family.members
-    lengths = {one.model: [record.length for record in one.records if record.length is not None] for one in shown}
+    lengths = {one.model: one.outcomes.lengths for one in shown}
     histogram = draw(
         length_histogram,
         lengths,
         path.with_name(f"{path.name}.lengths.png"),
         "Thinking lengths; dashed lines: means. Chains cut by the budget are counted where they were cut.",
     )
-    if not any(graded(member.records) for member in family.members):
+    if all(np.isnan(member.outcomes.verdict).all() for member in family.members):
         return (histogram,)
     return (
         draw(

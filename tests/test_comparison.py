@@ -1,8 +1,12 @@
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+
 import pytest
 
 from tests.synthetic import evaluation, record
 from thinksteer.comparison import Family, Member, differences, summaries
-from thinksteer.records import InputError
+from thinksteer.records import InputError, Record
 
 
 def family(*members: Member) -> Family:
@@ -56,3 +60,58 @@ def test_models_evaluated_on_other_questions_are_named():
     members = (Member("one", "base", [record("a")], 9), Member("two", "edited", [record("b")], 9))
     with pytest.raises(InputError, match="gsm8k: one and two share no"):
         differences(family(*members))
+
+
+def messy(seed: int) -> list[Record]:
+    """Out of order, with responses missing, without thinking, cut, and to open questions."""
+    rng = random.Random(seed)
+    made = []
+    for one in evaluation(seed, 60, 3):
+        kind = rng.random()
+        if kind < 0.1:
+            one = record(one.id, one.sample, None, one.correct)
+        elif kind < 0.2:
+            one = record(one.id, one.sample, 500, False, status="capped", response="again " * 900)
+        made.append(replace(one, kind="open", correct=False) if int(one.id[1:]) % 9 == 0 else one)
+    kept = [one for one in made if rng.random() < 0.9]
+    return rng.sample(kept, len(kept))
+
+
+def mean_of(values: Sequence[float | None]) -> float | None:
+    there = [value for value in values if value is not None]
+    return sum(there) / len(there) if there else None
+
+
+def test_every_figure_equals_the_plain_loop_over_records():
+    base, edited = messy(0), messy(1)
+    made = family(Member("base", "base", base, 500), Member("edit", "edited", edited, 500))
+    after = {(one.id, one.sample): one for one in edited}
+
+    def following(run: Sequence[Record], one: Record) -> Record | None:
+        """The next response to the same question (the first after the last)."""
+        others = sorted((other for other in run if other.id == one.id), key=lambda other: other.sample)
+        return others[(others.index(one) + 1) % len(others)] if len(others) > 1 else None
+
+    def change(pairs: Sequence[tuple[Record, Record]], value: str) -> float | None:
+        ends = [(getattr(one, value), getattr(other, value)) for one, other in pairs]
+        return mean_of([None if None in end else end[1] - end[0] for end in ends])
+
+    (found,) = differences(made)
+    summary = summaries(made)[1]
+    pairs = [(one, after[one.id, one.sample]) for one in base if (one.id, one.sample) in after]
+    assert found.accuracy.value == pytest.approx(change(pairs, "verdict"))
+    assert found.length.value == pytest.approx(change(pairs, "length"))
+    assert summary.accuracy.value == pytest.approx(mean_of([one.verdict for one in edited]))
+    for percent in (5, 10, 20):
+        chosen = []
+        for sample in range(3):
+            run = sorted((one.length, one.id) for one in base if one.sample == sample and one.length is not None)
+            chosen += [(id, sample) for _, id in run[: len(run) * percent // 100]]
+        picked = [pair for pair in pairs if (pair[0].id, pair[0].sample) in chosen]
+        again = [(following(base, one), following(edited, other)) for one, other in picked]
+        again = [pair for pair in again if None not in pair]
+        assert found.matched[percent].value == pytest.approx(change(picked, "verdict"))
+        assert found.held_out[percent].value == pytest.approx(change(again, "verdict"))
+        assert summary.matched_length[percent].value == pytest.approx(mean_of([other.length for _, other in picked]))
+    assert summary.metrics["degenerate_rate"] == sum("again again" in one.response for one in edited) / len(edited) > 0
+    assert summary.metrics["n_responses"] == len(edited)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from thinksteer import journal, lines
-from thinksteer.journal import RecordLog, read_records, record_files, shard_path
+from thinksteer.journal import RecordFile, RecordLog, iterate_records, read_records, record_files, shard_path
 from thinksteer.records import InputError, Record
 
 ROOT = Path(journal.__file__).parent.parent
@@ -78,7 +78,7 @@ CHILD = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-from thinksteer.journal import RecordLog, _decode
+from thinksteer.journal import RecordFile, RecordLog, iterate_records, _decode
 record = _decode(sys.stdin.buffer.read(), "stdin")
 with RecordLog(Path(sys.argv[1])) as log:
     for index in range(int(sys.argv[2])):
@@ -202,3 +202,35 @@ def test_a_record_in_two_shards_is_an_error(tmp_path):
         write(shard_path(tmp_path / "a.jsonl", (index, 2)), [RECORD])
     with pytest.raises(InputError, match=r"a\.1-of-2\.jsonl: id 'q-0' sample 0 occurs twice"):
         read_records(tmp_path / "a.jsonl")
+
+
+def test_without_token_ids_the_rest_is_the_same_whatever_the_texts_look_like(tmp_path):
+    path = tmp_path / "a.jsonl"
+    hostile = ['"token_ids": [1, 2], ', '\\"token_ids\\": [7]', '"token_ids": [', "token_ids", '], "token_ids": [x']
+    records = [replace(RECORD, id=text, prompt=text, response=text, prediction=text) for text in hostile]
+    write(path, [*records, replace(RECORD, token_ids=())])
+    spaced = json.dumps(asdict(replace(RECORD, id="otherwise written")), separators=(",", ":"))
+    path.write_bytes(path.read_bytes() + spaced.encode() + b"\n")
+    *ours, foreign = read_records(path)
+    assert list(iterate_records(path, token_ids=False)) == [*(replace(one, token_ids=()) for one in ours), foreign]
+
+
+def test_a_record_file_is_read_where_it_is_asked_for_across_shards(tmp_path):
+    records = numbered(5)
+    for part in range(2):
+        write(shard_path(tmp_path / "a.jsonl", (part, 2)), records[part::2])
+    file = RecordFile(tmp_path / "a.jsonl")
+    expected = [replace(one, token_ids=()) for one in [*records[0::2], *records[1::2]]]
+    assert list(file) == expected == [file[row] for row in range(5)] and len(file) == 5 and file[-1] == expected[-1]
+    last = shard_path(tmp_path / "a.jsonl", (1, 2))
+    last.write_bytes(last.read_bytes() + encode(RECORD)[:40])
+    assert len(RecordFile(tmp_path / "a.jsonl")) == 5, "a torn line is none"
+
+
+@pytest.mark.parametrize("ids", ["[1, true]", "[1.5]", '["1"]', "7", "[[1]]", "[1, null]"])
+def test_token_ids_that_are_no_integers_are_refused_also_where_they_are_not_read(ids, tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(encode(RECORD).replace(b"[5, 17, 2]", ids.encode()))
+    for token_ids in (True, False):
+        with pytest.raises(InputError, match=r"a.jsonl:1: not a record: 'token_ids' is"):
+            list(iterate_records(path, token_ids))

@@ -4,7 +4,6 @@ from tests.synthetic import evaluation, record
 from thinksteer.comparison import Family, Member
 from thinksteer.document import POLICY
 from thinksteer.page import Picture, Section, examples, page, picked
-from thinksteer.records import Record
 from thinksteer.tables import Column, Table
 
 HOSTILE = "<script>alert('x')</script><img src=https://example.org/x.png onerror=alert(1)>&"
@@ -65,8 +64,9 @@ def test_the_page_says_how_its_numbers_are_made():
 
 
 def test_examples_show_a_gain_a_loss_and_no_change_not_gains_only():
-    def make(right: set[int], length: int) -> list[Record]:
-        return [record(f"q{index:02d}", length=length + index, correct=index in right) for index in range(20)]
+    def make(right: set[int], length: int) -> Member:
+        made = [record(f"q{index:02d}", length=length + index, correct=index in right) for index in range(20)]
+        return Member("m", "base", made, None)
 
     pairs = picked(make({1, 3}, 10), make({0, 2, 3}, 50))
     assert [before.id for before, _ in pairs] == ["q00", "q01", "q03"]

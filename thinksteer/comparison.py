@@ -10,23 +10,12 @@ random controls, where there are any, take the same step as the edit, which is t
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
-from thinksteer.analysis import (
-    SHORTEST_PERCENTS,
-    Pair,
-    accuracy,
-    identities,
-    matching,
-    mcnemar_p,
-    mean_length,
-    metrics,
-    next_samples,
-    paired_difference,
-    paired_length_difference,
-    shortest,
-)
+from thinksteer.analysis import SHORTEST_PERCENTS, accuracy, mcnemar_p, mean_length, metrics, outcomes
 from thinksteer.intervals import Estimate
+from thinksteer.outcomes import Outcomes, shared
 from thinksteer.records import InputError, Record
 
 Role = Literal["base", "edited", "control"]
@@ -45,6 +34,11 @@ class Member:
     records: Sequence[Record]
     max_length: int | None
     setting: str = ""
+
+    @cached_property
+    def outcomes(self) -> Outcomes:
+        """What the records show; they are gone through once."""
+        return outcomes(self.records, loops=True)
 
 
 @dataclass(frozen=True)
@@ -99,31 +93,35 @@ class Difference:
     held_out: dict[int, Estimate | None]
 
 
-def _base_shortest(family: Family) -> dict[int, frozenset[Pair]]:
-    """The pairs of the base's shortest responses by percentage; empty without a base."""
-    records = family.base.records if family.base else []
-    return {percent: identities(shortest(records, percent)) for percent in SHORTEST_PERCENTS}
+def _base_shortest(family: Family) -> dict[int, Outcomes]:
+    """The base's shortest responses by percentage; empty without a base."""
+    if family.base is None:
+        return {}
+    of = family.base.outcomes
+    return {percent: of[of.shortest(percent)] for percent in SHORTEST_PERCENTS}
 
 
 def summaries(family: Family) -> list[Summary]:
     """One summary per member, in order."""
-    pairs = _base_shortest(family)
+    chosen = _base_shortest(family)
+    nothing = dict.fromkeys(SHORTEST_PERCENTS)
     result = []
     for member in family.members:
-        own = {percent: shortest(member.records, percent) for percent in SHORTEST_PERCENTS}
-        same = {percent: matching(member.records, pairs[percent]) for percent in SHORTEST_PERCENTS}
+        of = member.outcomes
+        own = {percent: of[of.shortest(percent)] for percent in SHORTEST_PERCENTS}
+        same = {percent: of[shared(of, pairs)[0]] for percent, pairs in chosen.items()}
         result.append(
             Summary(
                 dataset=family.dataset,
                 model=member.model,
                 role=member.role,
-                accuracy=accuracy(member.records),
-                length=mean_length(member.records),
-                shortest={percent: accuracy(records) for percent, records in own.items()},
-                shortest_length={percent: mean_length(records) for percent, records in own.items()},
-                matched={percent: accuracy(records) for percent, records in same.items()},
-                matched_length={percent: mean_length(records) for percent, records in same.items()},
-                metrics=metrics(member.records, member.max_length),
+                accuracy=accuracy(of),
+                length=mean_length(of),
+                shortest={percent: accuracy(picked) for percent, picked in own.items()},
+                shortest_length={percent: mean_length(picked) for percent, picked in own.items()},
+                matched=nothing | {percent: accuracy(picked) for percent, picked in same.items()},
+                matched_length=nothing | {percent: mean_length(picked) for percent, picked in same.items()},
+                metrics=metrics(of, member.max_length),
             )
         )
     return result
@@ -133,7 +131,7 @@ def differences(family: Family) -> list[Difference]:
     """Every edit and control against the base, then every edit against its controls; empty without a base."""
     if family.base is None:
         return []
-    pairs = _base_shortest(family)
+    chosen = _base_shortest(family)
     edits, controls = family.having("edited"), family.having("control")
     compared: list[tuple[Member, Member, Group]] = [(family.base, member, "edit") for member in edits]
     compared += [(family.base, member, "control") for member in controls]
@@ -143,36 +141,38 @@ def differences(family: Family) -> list[Difference]:
         for control in controls
         if control.setting == member.setting
     ]
-    return [_difference(family.dataset, *one, pairs) for one in compared]
+    return [_difference(family.dataset, *one, chosen) for one in compared]
 
 
 def _difference(
-    dataset: str, reference: Member, member: Member, group: Group, pairs: dict[int, frozenset[Pair]]
+    dataset: str, reference: Member, member: Member, group: Group, chosen: dict[int, Outcomes]
 ) -> Difference:
-    if not identities(reference.records) & identities(member.records):
+    first, second = shared(reference.outcomes, member.outcomes)
+    if not len(first):
         raise InputError(
             f"{dataset}: {reference.model} and {member.model} share no (question, sample); "
             "evaluate both on the same questions, or leave one out of --models"
         )
-    matched, held_out = (
-        {
-            percent: _paired_difference(choose(reference.records, chosen), choose(member.records, chosen))
-            for percent, chosen in pairs.items()
-        }
-        for choose in (matching, next_samples)
-    )
+    before, after = reference.outcomes[first], member.outcomes[second]
+    next_before, next_after = reference.outcomes.next_samples[first], member.outcomes.next_samples[second]
+    picked = {percent: shared(before, pairs)[0] for percent, pairs in chosen.items()}
+    again = {percent: rows[(next_before[rows] >= 0) & (next_after[rows] >= 0)] for percent, rows in picked.items()}
     return Difference(
         dataset=dataset,
         reference=reference.model,
         model=member.model,
         group=group,
-        accuracy=paired_difference(reference.records, member.records),
-        p=mcnemar_p(reference.records, member.records),
-        length=paired_length_difference(reference.records, member.records),
-        matched=matched,
-        held_out=held_out,
+        accuracy=_change(before, after),
+        p=mcnemar_p(before, after),
+        length=before.mean(after.length - before.length, None),
+        matched={percent: _change(before[rows], after[rows]) for percent, rows in picked.items()},
+        held_out={
+            percent: _change(reference.outcomes[next_before[rows]], member.outcomes[next_after[rows]])
+            for percent, rows in again.items()
+        },
     )
 
 
-def _paired_difference(before: Sequence[Record], after: Sequence[Record]) -> Estimate | None:
-    return paired_difference(before, after) if identities(before) & identities(after) else None
+def _change(before: Outcomes, after: Outcomes) -> Estimate | None:
+    """The change in accuracy, response by response (None: none is graded)."""
+    return before.mean(after.verdict - before.verdict, (-1, 1))

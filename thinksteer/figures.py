@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from thinksteer.analysis import accuracy_below, accuracy_by_length
 from thinksteer.comparison import Family
 from thinksteer.drawing import COLOURS, GREY, Style, curve, frame, legend, save, series
+from thinksteer.intervals import Floats
 from thinksteer.records import Head
 
 BINS = 30
@@ -32,12 +33,12 @@ def threshold_figure(family: Family, path: Path) -> None:
 
     The thresholds are spaced by ratio, not evenly as upstream's, since what the edit changes is at the short end.
     """
-    lengths = [record.length for member in family.members for record in member.records if record.length is not None]
-    first = max(1.0, float(np.quantile(lengths, 0.01))) if lengths else 1.0
+    lengths = np.concatenate([member.outcomes.lengths for member in family.members])
+    first = max(1.0, float(np.quantile(lengths, 0.01))) if len(lengths) else 1.0
     thresholds = np.geomspace(first, max(lengths, default=1) + 1, BINS)
     figure, (panel,) = frame(1, 7, 4)
     for member in family.members:
-        below = accuracy_below(member.records, thresholds.tolist())
+        below = accuracy_below(member.outcomes, thresholds.tolist())
         drawn = [(at, one) for at, one in zip(thresholds, below, strict=True) if one is not None]
         curve(panel, [at for at, _ in drawn], [one for _, one in drawn], styles(family)[member.model])
     panel.set(xscale="log", xlim=thresholds[[0, -1]], xlabel="threshold (tokens of thinking, log scale)")
@@ -55,7 +56,7 @@ def decile_figure(family: Family, path: Path) -> None:
     loud = [member.model for member in family.members if member.role != "control"]
     for member in family.members:
         style = styles(family)[member.model]
-        estimates = [one for _, one in accuracy_by_length(member.records)]
+        estimates = [one for _, one in accuracy_by_length(member.outcomes)]
         xs = np.arange(1, len(estimates) + 1, dtype=np.float64)
         values = np.asarray([100 * one.value for one in estimates])
         below = values - [100 * (one.value if one.low is None else one.low) for one in estimates]
@@ -79,13 +80,13 @@ def decile_figure(family: Family, path: Path) -> None:
     save(figure, path)
 
 
-def length_histogram(lengths: Mapping[str, Sequence[int]], path: Path) -> None:
+def length_histogram(lengths: Mapping[str, Sequence[int] | Floats], path: Path) -> None:
     """Thinking lengths in tokens by name, in shared bins, as shares of each name's responses; dashed lines: means."""
-    longest = max((max(values) for values in lengths.values() if values), default=0)
+    longest = max((max(values) for values in lengths.values() if len(values)), default=0)
     edges = np.linspace(0, longest + 1, BINS + 1)
     figure, (panel,) = frame(1, 7, 3.4)
     for index, (name, values) in enumerate(lengths.items()):
-        if not values:
+        if not len(values):
             continue
         colour = series(index).colour
         weights = np.full(len(values), 100 / len(values))

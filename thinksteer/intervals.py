@@ -66,8 +66,14 @@ def effective(sums: Floats, counts: Floats) -> float:
 @lru_cache(maxsize=4)
 def resamples(n_questions: int) -> Floats:
     """How often each question is drawn in each resample: `[RESAMPLES, n_questions]`. The same for every model."""
+    return _drawn(n_questions, RESAMPLES).astype(np.float64)
+
+
+@lru_cache(maxsize=64)
+def _drawn(n_questions: int, size: int) -> NDArray[np.uint8]:
+    """As bytes, so that many are kept: they take longer to draw than anything that is done with them."""
     shares = np.full(n_questions, 1 / n_questions)
-    return np.random.default_rng(SEED).multinomial(n_questions, shares, size=RESAMPLES).astype(np.float64)
+    return np.random.default_rng(SEED).multinomial(n_questions, shares, size=size).astype(np.uint8)
 
 
 def estimates(
@@ -120,11 +126,11 @@ def auc(ids: Sequence[str], scores: Floats, positive: NDArray[np.bool_], groups:
 
 def _per_question(ids: Sequence[str], values: Floats, members: NDArray[np.bool_]) -> tuple[Floats, Floats]:
     """The sums of `values` `[N]` in each group, `members` `[N, K]`, and the groups' sizes: both `[Q, K]`."""
-    names, question = np.unique(np.asarray(ids, dtype=str), return_inverse=True)
-    counts = np.zeros((len(names), members.shape[1]))
-    np.add.at(counts, question, members)
-    sums = np.zeros_like(counts)
-    np.add.at(sums, question, members * values[:, None])
+    names, question = np.unique(np.asarray(ids), return_inverse=True)
+    sums, counts = (
+        np.stack([np.bincount(question, column, len(names)) for column in columns.T], axis=1)
+        for columns in (members * values[:, None], members)
+    )
     return sums, counts
 
 
@@ -155,4 +161,4 @@ def _interval(value: float, means: Floats, n: int, n_questions: int, bounds: tup
 def mean(ids: Sequence[str], values: Sequence[float], bounds: tuple[float, float] | None) -> Estimate | None:
     """The mean of one value per response, None without any; `bounds` as in `estimates`."""
     everything = np.ones((len(ids), 1), dtype=bool)
-    return estimates(ids, np.asarray(values, dtype=np.float64), everything, bounds)[0] if ids else None
+    return estimates(ids, np.asarray(values, dtype=np.float64), everything, bounds)[0] if len(ids) else None

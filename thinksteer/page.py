@@ -5,9 +5,12 @@ import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from thinksteer.analysis import SHORTEST_PERCENTS, shortest
+import numpy as np
+
+from thinksteer.analysis import SHORTEST_PERCENTS
 from thinksteer.comparison import Family, Member
 from thinksteer.document import document
+from thinksteer.outcomes import shared
 from thinksteer.records import Record
 from thinksteer.tables import Table, as_html
 
@@ -125,21 +128,19 @@ def page(title: str, facts: Sequence[str], headlines: Sequence[str], sections: S
     return document(title, STYLE, body)
 
 
-def picked(base: Sequence[Record], edited: Sequence[Record]) -> list[tuple[Record, Record]]:
+def picked(base: Member, edited: Member) -> list[tuple[Record, Record]]:
     """Examples among the base's shortest responses: the shortest gained, the shortest lost, the shortest unchanged.
 
     One of each kind (where there is one), so that the page does not show the gains only.
     """
-    chosen = shortest(base, max(SHORTEST_PERCENTS))
-    after = {(record.id, record.sample): record for record in edited}
-    pairs = [(one, after[one.id, one.sample]) for one in chosen if (one.id, one.sample) in after]
-    pairs.sort(key=lambda pair: (pair[0].length, pair[0].id, pair[0].sample))
-    kinds = [
-        [pair for pair in pairs if not pair[0].correct and pair[1].correct],
-        [pair for pair in pairs if pair[0].correct and not pair[1].correct],
-        [pair for pair in pairs if pair[0].correct == pair[1].correct],
-    ]
-    return [kind[0] for kind in kinds if kind]
+    rows = base.outcomes.shortest(max(SHORTEST_PERCENTS))
+    at, others = shared(base.outcomes[rows], edited.outcomes)
+    rows = rows[at]
+    before, after = base.outcomes[rows], edited.outcomes[others]
+    order = np.lexsort((before.sample, before.question, before.length))
+    right, then_right = before.verdict[order] == 1, after.verdict[order] == 1
+    kinds = (order[~right & then_right], order[right & ~then_right], order[right == then_right])
+    return [(base.records[rows[kind[0]]], edited.records[others[kind[0]]]) for kind in kinds if len(kind)]
 
 
 def examples(family: Family) -> str:
@@ -148,7 +149,7 @@ def examples(family: Family) -> str:
     if family.base is None or not edits:
         return ""
     parts = []
-    for before, after in picked(family.base.records, edits[0].records):
+    for before, after in picked(family.base, edits[0]):
         sides = _side(family.base, before) + _side(edits[0], after)
         question = f"<pre>{html.escape(before.question)}</pre>"
         meta = f'<p class="meta">question {html.escape(before.id)}, sample {before.sample}; reference answer: '

@@ -15,7 +15,7 @@ def swap_p(changes: Sequence[int]) -> float:
     from scipy.stats import binom  # half a second that most stages never need
 
     below = np.ones(1)  # how likely the changes that are tossed to the negative side are to be 0, 1, 2, ... in all
-    for size, count in Counter(abs(change) for change in changes if change).items():
+    for size, count in sorted(Counter(abs(change) for change in changes if change).items()):
         tossed = np.zeros(size * count + 1)
         tossed[::size] = binom.pmf(np.arange(count + 1), count, 0.5)
         below = np.convolve(below, tossed)

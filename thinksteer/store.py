@@ -20,11 +20,12 @@ from thinksteer.files import (
     write_safetensors,
     write_text,
 )
-from thinksteer.journal import SHARD, RecordLog, iterate_records, read_records, record_files, shard_path
+from thinksteer.journal import SHARD, RecordFile, RecordLog, iterate_records, read_records, record_files, shard_path
 from thinksteer.manifest import Run, manifest_of, manifest_path, run
 from thinksteer.records import InputError
 
 __all__ = [
+    "RecordFile",
     "RecordLog",
     "Run",
     "agreement_path",

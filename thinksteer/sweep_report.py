@@ -1,7 +1,7 @@
 """The section of a report that shows the steering of one model on one dataset, from the summaries of stage 3."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from thinksteer import store
@@ -90,7 +90,7 @@ def _path(root: Path, sweeps: Sweeps, point: Point) -> Path:
 
 def _read(path: Path) -> list[Record]:
     """Without token ids, which take most of the memory and are not analysed."""
-    return [replace(record, token_ids=()) for record in store.iterate_records(path)]
+    return list(store.iterate_records(path, token_ids=False))
 
 
 def sweep_section(root: Path, sweeps: Sweeps, folder: Path) -> Section:
