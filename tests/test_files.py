@@ -50,7 +50,9 @@ def test_a_killed_writer_leaves_the_old_file_and_the_next_writer_clears_up(tmp_p
     child = (
         "import os, signal, sys; from pathlib import Path; from thinksteer import files\n"
         "with files.atomic(Path(sys.argv[1])) as partial, files.atomic_folder(Path(sys.argv[2])) as folder:\n"
-        "    partial.write_text('half'); (folder / 'x').write_text('half'); os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    partial.write_text('half'); (folder / 'x').write_text('half')\n"
+        "    with files.atomic_folder(folder) as inner:\n"
+        "        (inner / 'y').write_text('half'); os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     target = tmp_path / "folder-1.5b"
     dead = subprocess.run([sys.executable, "-c", child, path, target], cwd=Path(files.__file__).parent.parent)

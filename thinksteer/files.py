@@ -45,8 +45,12 @@ def atomic(path: Path) -> Iterator[Path]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a new, empty folder to fill; on a clean exit it becomes `path`, else it is gone.
 
-    InputError if `path` is there already and not empty: a folder is never replaced.
+    InputError if `path` is there already and not empty: a folder is never replaced. If it is one that this process got
+    from here, it is yielded itself: else a kill would leave what nobody looks for, and models are large.
     """
+    if f"-{os.getpid()}.partial" in path.name:
+        yield path
+        return
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise InputError(f"{path} is there already: remove it or write elsewhere")
     with naming(path):
