@@ -31,6 +31,7 @@ _SPELLINGS = [
         (r"√\s*(\d+)", r"\\sqrt{\1}"),
         (r"≤|<=", r"\\le "),
         (r"≥|>=", r"\\ge "),
+        (r" {2,}", " "),
     )
 ]
 _WRAPPERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
@@ -88,7 +89,7 @@ def clean(answer: str) -> str:
     """The answer in one spelling: no layout commands, ASCII signs, no math delimiters or grouping braces around it."""
     for pattern, replacement in _SPELLINGS:
         answer = pattern.sub(replacement, answer)
-    answer = answer.strip().rstrip(".,;").strip()
+    answer = answer.strip().rstrip(".,; ")
     answer = _PROSE.sub("", _TEXT.sub(r" \1 ", answer).strip() if _PROSE.search(answer) else answer, count=1).strip()
     for opening, closing in _WRAPPERS:
         inner = answer[len(opening) : -len(closing)]

@@ -56,8 +56,8 @@ class LengthRule:
         lengths = sorted(chain.length for chain in chains)
         if len(lengths) < 2 * enough or lengths[-enough] == lengths[enough - 1]:
             return "no thresholds give enough of both: generate more responses"
-        long_above = min(self.long_above, lengths[-enough] - 1)
-        short_below = max(self.short_below, lengths[enough - 1] + 1)
+        short_below = min(max(self.short_below, lengths[enough - 1] + 1), lengths[-enough])
+        long_above = min(max(self.long_above, short_below - 1), lengths[-enough] - 1)
         return f"long_above {long_above:g} and short_below {short_below:g} would give enough"
 
 

@@ -103,10 +103,10 @@ def _parquet(file: Path) -> Iterator[tuple[str, dict[str, object]]]:
     import pyarrow.parquet
 
     try:
-        table = pyarrow.parquet.read_table(file)
-    except pyarrow.ArrowInvalid as error:
+        table = pyarrow.parquet.read_table(file).to_pylist()
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{file}: not a Parquet file ({error}): write it again") from error
-    for number, values in enumerate(table.to_pylist(), start=1):
+    for number, values in enumerate(table, start=1):
         yield f"{file} row {number}", values
 
 

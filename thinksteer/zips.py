@@ -14,6 +14,8 @@ from thinksteer.records import InputError
 
 MAX_RATIO, SMALL_BYTES = 500, 64 << 20  # of all members to the zip; responses that only loop are packed 1 to 350
 LONGEST_NAME = 1000  # an artifact's stays below 700
+# RuntimeError: it is encrypted, or of a version to come; UnicodeDecodeError: of a name.
+BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, UnicodeDecodeError)
 
 Opened = Callable[[], AbstractContextManager[IO[bytes]]]
 Member = tuple[str, Opened]
@@ -50,10 +52,14 @@ def members(source: Path) -> Iterator[Member]:
 
 
 def _open_zip(source: Path) -> zipfile.ZipFile:
+    broken = InputError(f"{source} is neither a folder nor a whole zip file: give what was published")
     try:
         archive = zipfile.ZipFile(source)
-    except (FileNotFoundError, zipfile.BadZipFile):
-        raise InputError(f"{source} is neither a folder nor a whole zip file: give what was published") from None
+    except (FileNotFoundError, *BROKEN):
+        raise broken from None
+    if any(not info.filename or info.header_offset < 0 for info in archive.infolist()):
+        archive.close()
+        raise broken
     _check_size(archive, source)
     return archive
 
@@ -71,7 +77,7 @@ def _open_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, source: Path) 
     try:
         with archive.open(info) as stream:
             yield stream
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # RuntimeError: it is encrypted
+    except BROKEN as error:
         raise InputError(f"{source}: member {info.filename!r}: {error}") from None
 
 
@@ -81,5 +87,5 @@ def whole(path: Path) -> bool:
         with zipfile.ZipFile(path) as archive:
             _check_size(archive, path)
             return archive.testzip() is None
-    except (FileNotFoundError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError):
+    except (OSError, IndexError, *BROKEN):
         return False
