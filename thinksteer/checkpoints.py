@@ -199,4 +199,5 @@ def _files(source: Path) -> list[Path]:
 def _require_space(needed: int, target: Path) -> None:
     free = shutil.disk_usage(target.parent).free
     if needed > free:
-        raise InputError(f"{target} needs {needed / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB free")
+        sizes = f"the checkpoint takes {needed / 1e6:.1f} MB, the disk has {free / 1e6:.1f} MB free"
+        raise InputError(f"{target.parent}: {sizes}: make room on the disk, or write elsewhere")
