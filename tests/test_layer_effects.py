@@ -96,6 +96,13 @@ def test_the_terminal_shows_every_layer_and_how_far_the_estimates_agree(told, fo
     assert any(line.split()[:2] == ["gradient", "spearman"] for line in lines)
 
 
+def test_a_distance_that_rounds_to_nothing_has_no_sign(found):
+    first, *others = found["layers"]
+    first = first | {"kl": first["kl"] | {"value": -1e-13, "low": -2e-13, "high": 1e-13}}
+    said = describe(found | {"layers": [first, *others]})
+    assert " 0.0000 [0.0000, 0.0000] " in said and "-0.0000" not in said
+
+
 def test_a_finished_control_is_left_alone_and_several_share_a_figure(root, found):
     path = store.layer_effects_path(root, MODEL, DATASET, "seal")
     before = path.stat().st_mtime_ns
