@@ -236,6 +236,20 @@ def test_chains_and_beginnings_are_read_once_and_logits_made_where_they_are_read
     assert sum(ends) == len(forks) * BRANCHES
 
 
+@pytest.mark.parametrize("every", [8, 64])
+def test_a_fork_of_a_long_chain_costs_its_own_tokens(qwen, every):
+    rng, fed = random.Random(1), []
+    ids = tuple(rng.randrange(5, VOCABULARY) for _ in range(1060))
+    chain = Chain("q", 0, ids[:60], ids[60:], tuple(Fork(at, (50, CLOSE, 51)) for at in range(0, 1001, every)))
+    watch = qwen.get_input_embeddings().register_forward_hook(lambda module, inputs, _: fed.append(inputs[0].numel()))
+    (found,) = probed(qwen, [chain], answers=ANSWERS[:6]).values()
+    watch.remove()
+    assert sum(fed) == 60 + chain.forks[-1].at + len(chain.forks) * (3 + 2), "the tail, and 10 and 11 behind it"
+    some = Chain("q", 0, chain.prompt_ids, chain.token_ids, chain.forks[:: len(chain.forks) // 3])
+    expected = recomputed(qwen, some, answers=ANSWERS[:6])
+    torch.testing.assert_close(found[:: len(chain.forks) // 3], expected, rtol=0, atol=1e-9)
+
+
 def test_the_model_is_as_before_also_when_it_ends_early(qwen):
     def plainly():
         with torch.no_grad():
