@@ -149,6 +149,17 @@ def test_other_errors_keep_their_traceback(capsys):
         cli.run(lambda: print(1 // 0))
 
 
+def test_a_stop_that_a_library_turns_into_an_error_of_its_own_is_a_stop(capsys):
+    def convert():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(9)
+        except KeyboardInterrupt:
+            raise ValueError("could not determine the shape") from None
+
+    assert end(convert, capsys) == (130, "stopped; run the same command to go on\n")
+
+
 def test_a_terminated_script_closes_what_it_holds_and_says_how_to_go_on(tmp_path):
     script = (
         "import time; from thinksteer import cli\n"

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 from thinksteer.engines import ENGINES
@@ -201,23 +202,36 @@ def add_batch_tokens(parser: argparse.ArgumentParser) -> None:
 def run(main: Callable[[], None]) -> NoReturn:
     """Run a script's `main` and exit: 0; 2 and one line for the user's errors and the disk's; 130 if stopped (Ctrl-C,
     SIGTERM, or SIGUSR1, which schedulers send ahead of the time limit). What it prints is shown as `Terminal` does."""
-    for request in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(request, signal.default_int_handler)
+    requests = []
+
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        requests.append(number)
+        raise KeyboardInterrupt
+
+    ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN  # by shells, of what runs in the background
+    for number in (signal.SIGTERM, signal.SIGUSR1, *([] if ignored else [signal.SIGINT])):
+        signal.signal(number, stop)
     try:
         with redirect_stdout(Terminal(sys.stdout)):
             main()
-    except InputError as error:
-        traceback.clear_frames(error.__traceback__)  # which ends progress bars that were left open
-        print(f"error: {error}", file=Terminal(sys.stderr))
-        sys.exit(USAGE)
-    except OSError as error:
-        if error.errno not in CURES:
+    except BaseException as error:
+        # What is interrupted in a library written in C may raise another error in place of the interrupt.
+        if requests or isinstance(error, KeyboardInterrupt):
+            anew = ", without --overwrite," if "--overwrite" in sys.argv else ""  # which would begin once more
+            print(f"stopped; run the same command{anew} to go on", file=sys.stderr)
+            sys.exit(STOPPED)
+        line = _line(error)
+        if line is None:
             raise
-        where = "" if error.filename is None else f"{error.filename}: "
-        print(f"error: {where}{error.strerror}: {CURES[error.errno]}", file=Terminal(sys.stderr))
+        traceback.clear_frames(error.__traceback__)  # which ends progress bars that were left open
+        print(f"error: {line}", file=Terminal(sys.stderr))
         sys.exit(USAGE)
-    except KeyboardInterrupt:
-        anew = ", without --overwrite," if "--overwrite" in sys.argv else ""  # which would begin once more
-        print(f"stopped; run the same command{anew} to go on", file=sys.stderr)
-        sys.exit(STOPPED)
     sys.exit(0)
+
+
+def _line(error: BaseException) -> str | None:
+    """What is at fault and what to do about it; None: this program is, and its traceback says where."""
+    if isinstance(error, OSError) and error.errno in CURES:
+        where = "" if error.filename is None else f"{error.filename}: "
+        return f"{where}{error.strerror}: {CURES[error.errno]}"
+    return str(error) if isinstance(error, InputError) else None
