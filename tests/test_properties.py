@@ -289,7 +289,7 @@ def spellings(value: Fraction) -> list[str]:
     top, bottom = whole.numerator, whole.denominator
     found = [f"{sign}\\frac{{{top}}}{{{bottom}}}", f"${sign}{top}/{bottom}$", f"{sign}\\dfrac{{{top}}}{{{bottom}}}"]
     if bottom == 1:
-        found += [f"{value}", f"{value}.0", f"x = {value}", f" {value}. ", f"\\text{{{value}}}", f"\\({value}\\)"]
+        found += [f"{value}", f"{value}.0", f"x = {value}", f" {value}. ", f"\\({value}\\)"]
         found += [f"{int(value):,}", f"{int(value):,}".replace(",", "{,}"), f"{int(value):,}".replace(",", "\\,")]
     elif top > bottom:
         found += [
@@ -302,8 +302,9 @@ def spellings(value: Fraction) -> list[str]:
 
 
 @always
-@given(numbers, numbers, st.data())
+@given(numbers, numbers | st.sampled_from([Fraction(1, 10**4), Fraction(-1, 10**9)]), st.data())
 def test_numbers_are_equal_however_they_are_written_and_only_then(one, other, data):
+    other = other if other.denominator <= 400 else one + other  # as near as rounding would take for the same
     first, second, third = (data.draw(st.sampled_from(spellings(value))) for value in (one, one, other))
     assert decide(first, second) is decide(second, first) is True
     assert decide(first, third) is decide(third, first) is (one == other)
