@@ -236,6 +236,10 @@ def test_chains_and_beginnings_are_read_once_and_logits_made_where_they_are_read
     assert sum(ends) == len(forks) * BRANCHES
 
 
+def test_what_is_read_together_keeps_its_order_and_fills_what_there_is():
+    assert probing.packed([3, 3, 4, 9, 1, 6], float, 6) == [[3, 3], [4], [9], [1], [6]]
+
+
 @pytest.mark.parametrize("every", [8, 64])
 def test_a_fork_of_a_long_chain_costs_its_own_tokens(qwen, every):
     rng, fed = random.Random(1), []

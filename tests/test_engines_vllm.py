@@ -332,7 +332,9 @@ def chains(ref, hf, asked) -> list[Chain]:
     return made
 
 
-@pytest.mark.parametrize("name", ["unsteered", "attn", "thinking", "several conditions", "amplified"])
+@pytest.mark.parametrize(
+    "name", ["unsteered", "attn", "several conditions", "amplified", "added and amplified, while responding"]
+)
 def test_probabilities_at_forks_are_those_of_transformers(name, hf, vllm, chains, vectors):
     """Two-token answers, and one token and three that begin alike; cached under one steering, asked under the next."""
     answers = [digits(hf, text) for text in (*map(str, range(10, 60, 3)), "4", "47}")]
