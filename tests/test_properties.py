@@ -289,7 +289,14 @@ def spellings(value: Fraction) -> list[str]:
     top, bottom = whole.numerator, whole.denominator
     found = [f"{sign}\\frac{{{top}}}{{{bottom}}}", f"${sign}{top}/{bottom}$", f"{sign}\\dfrac{{{top}}}{{{bottom}}}"]
     if bottom == 1:
-        found += [f"{value}", f"{value}.0", f"x = {value}", f" {value}. ", f"\\({value}\\)"]
+        found += [
+            f"{value}",
+            f"{value}.0",
+            f"x = {value}",
+            f" {value}. ",
+            f"\\({value}\\)",
+            f"\\text{{{int(value):,}}}",
+        ]
         found += [f"{int(value):,}", f"{int(value):,}".replace(",", "{,}"), f"{int(value):,}".replace(",", "\\,")]
     elif top > bottom:
         found += [

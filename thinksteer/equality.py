@@ -97,7 +97,8 @@ def clean(answer: str) -> str:
             answer = inner.strip()
     while answer.startswith("{") and answer.endswith("}") and _closing(answer) == len(answer) - 1:
         answer = answer[1:-1].strip()
-    return answer
+    as_text = _TEXT.fullmatch(answer)
+    return as_text[1].strip() if as_text and _number(as_text[1]) is not None else answer
 
 
 def _closing(text: str) -> int:
