@@ -10,6 +10,13 @@ generation  tokens per second of the same prompts, every way of generating: tran
             itself, through evaluation, steered by biases and by hooks. Greedy by default, so that all ways generate the
             same tokens. No answers are forced
 probing     every 8 tokens of the responses the thinking is closed and 50 answers are weighed; against generating them
+extraction  the pass of stage 2 over random models of some sizes, against a bare forward pass over the same tokens and
+            against storing all activations, one example at a time: time, memory, and how they grow
+heads       the pass of stage 4 likewise, against making every head's contribution to every token
+edit        stage 5 on a checkpoint, against copying its files and against loading it: time and memory, which do not
+            grow with it. Both are flushed to the disk, which is that of TMPDIR
+report      stage 7 on records of 8 models and 5 data sets, against reading them once and against plain loops
+grading     microseconds of an answer, by exact rules and by math-verify
 
 Every way runs once unmeasured, then --repeats times in turn with the other ways of its engine,
 each time from an empty prefix cache. One engine is open at a time; without --engine both are measured. The first start
@@ -19,7 +26,7 @@ of vLLM includes its import. On a CPU, transformers takes OMP_NUM_THREADS cores:
 import argparse
 from pathlib import Path
 
-from scripts.benchmarks import generation, probing
+from scripts.benchmarks import edit, extraction, generation, grading, heads, probing, report
 from scripts.benchmarks.measuring import engines
 from thinksteer import cli, models, store
 from thinksteer.drawing import save
@@ -27,7 +34,15 @@ from thinksteer.records import InputError
 from thinksteer.stage import data_files
 from thinksteer.tables import as_json, markdown
 
-PARTS = {"generation": generation.measure, "probing": probing.measure}  # of flags and a model: `Measured`
+PARTS = {  # functions of flags and a model: `Measured`
+    "generation": generation.measure,
+    "probing": probing.measure,
+    "extraction": extraction.measure,
+    "heads": heads.measure,
+    "edit": edit.measure,
+    "report": report.measure,
+    "grading": grading.measure,
+}
 
 
 def parse_args() -> argparse.Namespace:
@@ -41,6 +56,14 @@ def parse_args() -> argparse.Namespace:
         "--parts", nargs="+", action=cli.Distinct, choices=PARTS, default=list(PARTS), help="default: all"
     )
     parser.add_argument("--repeats", type=cli.positive_int, default=3, help="of every way (default: %(default)s)")
+    parser.add_argument(
+        "--pass_tokens", type=cli.positive_int, default=2048, help="read by extraction and heads (default: %(default)s)"
+    )
+    parser.add_argument("--edit_gb", type=cli.natural_float, default=1.0, help="edited at most (default: %(default)s)")
+    parser.add_argument(
+        "--report_questions", type=cli.positive_int, default=1319, help="400 records each (default: %(default)s)"
+    )
+    parser.add_argument("--n_answers", type=cli.positive_int, default=2000, help="to grade (default: %(default)s)")
     parser.add_argument("--output", type=Path, help="folder to write (default: reports/ in --artifacts)")
     cli.add_artifacts(parser)
     parser.set_defaults(n_questions=256, n_samples=2, max_length=320, temperature=0.0, shard=None)

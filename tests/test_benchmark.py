@@ -50,6 +50,7 @@ def test_ratios_are_of_the_best_and_of_the_median_speeds():
 def test_transformers_alone_is_measured_on_the_embedded_model(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(measuring, "find_spec", lambda name: None)
     flags = ["--n_questions", 3, "--max_length", 12, "--repeats", 2, "--output", tmp_path]
+    flags += ["--parts", "generation", "probing"]
     monkeypatch.setattr(sys, "argv", ["benchmark", *map(str, flags)])
     benchmark.main()
     found = json.loads((tmp_path / "benchmark.json").read_text())
