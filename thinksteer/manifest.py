@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -62,6 +62,8 @@ def run(output: Path, settings: Mapping[str, Any], inputs: Sequence[Path], overw
     with ExitStack() as stack:
         if overwrite or not _finished(output) or _left(output) or lock_path(output).exists():  # else nothing is written
             stack.enter_context(alone(output))
+        if _finished(output):
+            _clear(output)
         if overwrite:
             _set_aside(output)
         elif _failed_at_once(output):
@@ -71,7 +73,6 @@ def run(output: Path, settings: Mapping[str, Any], inputs: Sequence[Path], overw
             earlier = manifest_of(output)
             _require_same(output, earlier, facts)
             if earlier["finished"] is not None:
-                _clear(output)
                 yield Run(output, finished=True)
                 return
             facts["started"] = earlier["started"]
@@ -138,7 +139,9 @@ def _changes(prefix: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> lis
 
 
 def _finished(output: Path) -> bool:
-    return output.exists() and (manifest_of(output) or {}).get("finished") is not None
+    with suppress(InputError):  # a broken manifest
+        return output.exists() and (manifest_of(output) or {}).get("finished") is not None
+    return False
 
 
 def _failed_at_once(output: Path) -> bool:
@@ -165,7 +168,6 @@ def _set_aside(output: Path) -> None:
     if _aside(output).exists() and not _finished(output):
         _delete(output)  # half of what a killed run was to put in its place: the older one is kept
     elif output.exists():
-        _clear(output)
         if manifest.exists():
             shutil.copyfile(manifest, _aside(manifest))
         output.replace(_aside(output))

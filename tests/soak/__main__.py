@@ -110,11 +110,14 @@ def soak(folder: Path, names: Sequence[str], wanted: dict[str, int], seed: int) 
     with judge() as url, disk(disturbed) as mounted:
         for name in list(STEPS)[: 1 + max(list(STEPS).index(name) for name in names)]:
             step = Step(name, [url if word == "URL" else word for word in STEPS[name]], whole, disturbed, rng)
-            for what, number in wanted.items():
-                share = (number + names.index(name)) // len(names) if name in names else 0
-                if what != "full_disks" or mounted:
-                    done += getattr(step, what)(share)
-            step.finish("all")
+            share = {
+                what: (number + names.index(name)) // len(names) for what, number in wanted.items() if name in names
+            }
+            share = {what: number for what, number in share.items() if number and (mounted or what != "full_disks")}
+            for what, number in share.items():
+                done += getattr(step, what)(number)
+            if not share:
+                step.finish("nothing")
     if not mounted:
         done["disks left out, as none may be mounted"] = wanted["full_disks"]
     return done

@@ -15,6 +15,7 @@ from pathlib import Path
 from tests.soak.runs import UNITS, Ended, Kill, left_behind, run
 from tests.soak.trees import differences, faults, shown, size, tree
 from thinksteer import cli
+from thinksteer.lines import cut
 
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 YEAR = re.compile(r'(?<="started": ")\d{4}|(?<="finished": ")\d{4}')
@@ -147,10 +148,11 @@ class Step:
         return done
 
     def require_refused(self, ended: Ended, what: str, cure: str) -> None:
-        """It said in one line which of its files could not be written, and what to do."""
+        """It said in one line which of its files could not be written, and what to do, and left no half of a line."""
         lines = [line for line in ended.said.splitlines() if "error" in line.lower()]
         right = ended.status == cli.USAGE and len(lines) == 1 and "Traceback" not in ended.said
         right = right and lines[0].startswith(f"error: {self.root}/") and cure in lines[0]
+        right = right and not any(map(cut, self.root.rglob("*.jsonl")))
         require(right, f"{self.name}, {what}: status {ended.status}: {ended.said}")
         print(f"   {self.name}, {what}: {self.look(what)}; {lines[0].replace(str(self.root), '')}", flush=True)
 
