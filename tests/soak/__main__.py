@@ -1,7 +1,7 @@
 """Kill anything, lose nothing: every stage is disturbed again and again, and must end as if nobody had.
 
     python -m tests.soak --kills 50 --seed 0
-    python -m tests.soak --kills 0 --full_disks 20 --steps steer_eval edit_weights
+    python -m tests.soak --kills 0 --full_disks 20 --steps steering edit
 
 Runs the stages, and the scripts that write long logs, on the embedded model, undisturbed in one folder, and in another
 disturbed by
@@ -100,6 +100,11 @@ def disk(folder: Path) -> Iterator[bool]:
             shutil.rmtree(kept)
 
 
+def part(number: int, names: Sequence[str], name: str) -> int:
+    """How many of a number fall to one of the names."""
+    return (number + names.index(name)) // len(names) if name in names else 0
+
+
 def soak(folder: Path, names: Sequence[str], wanted: dict[str, int], seed: int) -> Counter[str]:
     """Do the steps, and disturb those named so often in all. Broken says what went wrong."""
     whole, disturbed = folder / "undisturbed", folder / "disturbed"
@@ -111,12 +116,11 @@ def soak(folder: Path, names: Sequence[str], wanted: dict[str, int], seed: int) 
         for name in list(STEPS)[: 1 + max(list(STEPS).index(name) for name in names)]:
             step = Step(name, [url if word == "URL" else word for word in STEPS[name]], whole, disturbed, rng)
             share = {
-                what: (number + names.index(name)) // len(names) for what, number in wanted.items() if name in names
+                what: part(number, names, name) for what, number in wanted.items() if what != "full_disks" or mounted
             }
-            share = {what: number for what, number in share.items() if number and (mounted or what != "full_disks")}
             for what, number in share.items():
                 done += getattr(step, what)(number)
-            if not share:
+            if not any(share.values()):
                 step.finish("nothing")
     if not mounted:
         done["disks left out, as none may be mounted"] = wanted["full_disks"]
