@@ -115,9 +115,9 @@ def soak(folder: Path, names: Sequence[str], wanted: dict[str, int], seed: int) 
     with judge() as url, disk(disturbed) as mounted:
         for name in list(STEPS)[: 1 + max(list(STEPS).index(name) for name in names)]:
             step = Step(name, [url if word == "URL" else word for word in STEPS[name]], whole, disturbed, rng)
-            share = {
-                what: part(number, names, name) for what, number in wanted.items() if what != "full_disks" or mounted
-            }
+            share = {what: part(number, names, name) for what, number in wanted.items()}
+            if not mounted:
+                share["full_disks"] = 0
             for what, number in share.items():
                 done += getattr(step, what)(number)
             if not any(share.values()):
