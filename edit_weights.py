@@ -19,10 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thinksteer import card, cli, models, store
+from thinksteer import card, cli, model_files, models, store
 from thinksteer.directions import random_like
 from thinksteer.localize import top_heads
 from thinksteer.models import EDITED, ModelRef
+from thinksteer.published import published_heads
 from thinksteer.records import InputError
 from thinksteer.steering import head_norms, project_out
 
@@ -57,7 +58,7 @@ def main() -> None:
     name = args.name or f"{EDITED}{ref.key.split('/')[-1]}"
     heads_file = store.heads_path(args.artifacts, ref.key, args.control)
     direction_file = store.direction_path(args.artifacts, ref.key, args.control)
-    source, target = models.folder(ref), store.model_path(args.artifacts, name)
+    source, target = model_files.folder(ref), store.model_path(args.artifacts, name)
     if name == ref.key:
         raise InputError(f"--name {name} is what the base model is called: name the edited one otherwise")
     if (source / "edit.json").exists():
@@ -65,13 +66,13 @@ def main() -> None:
     direction = store.read_direction(direction_file)
     heads = choose_heads(args, ref, heads_file)
     if args.control_heads == "random":
-        heads = random_heads(heads, models.head_grid(source), args.seed)
+        heads = random_heads(heads, model_files.head_grid(source), args.seed)
     if args.control_direction == "random":
         direction = random_like(direction, args.seed)
 
     keys = ("model", "control", "heads", "intervention_weight", "control_heads", "control_direction", "seed")
     settings = {key: getattr(args, key) for key in keys} | {"chosen": heads, "source": ref.source}
-    inputs = [direction_file, *([heads_file] if args.heads == "found" else []), *models.fingerprint(ref)]
+    inputs = [direction_file, *([heads_file] if args.heads == "found" else []), *model_files.fingerprint(ref)]
     with store.run(target, settings, inputs, args.overwrite) as run:
         if not run.finished:
             about = {key: value for key, value in settings.items() if key not in ("model", "chosen")}
@@ -87,7 +88,7 @@ def main() -> None:
 def choose_heads(args: argparse.Namespace, ref: ModelRef, heads_file: Path) -> Heads:
     """(layer, head) in order of rank: of stage 4, or upstream's."""
     if args.heads == "published":
-        ranked = models.published_heads(ref.key)
+        ranked = published_heads(ref.key)
         if not ranked:
             raise InputError(f"--heads published: upstream published none for {ref.key}; leave the flag out")
     else:
@@ -122,7 +123,7 @@ def random_heads(heads: Heads, grid: tuple[int, int], seed: int) -> Heads:
 
 def edit(source: Path, target: Path, heads: Heads, direction: Tensor, weight: float, about: dict[str, Any]) -> None:
     """Write the edited checkpoint; edit.json holds each head's norm along the direction before and after."""
-    num_layers, num_heads = models.head_grid(source)
+    num_layers, num_heads = model_files.head_grid(source)
     of_layer: dict[int, list[int]] = defaultdict(list)
     for layer, head in heads:
         if not 0 <= layer < num_layers or len(direction) != num_layers:

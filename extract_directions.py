@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from thinksteer import cli, models, store
+from thinksteer import cli, model_files, models, store
 from thinksteer.activations import class_means, count_labels, read_at
 from thinksteer.directions import contrast, cosine, pooled_mean, rescaled
 from thinksteer.figures import direction_figure
@@ -72,7 +72,7 @@ def main() -> None:
     chosen = chosen_methods(args, responses)
 
     with ExitStack() as stack:
-        inputs = [responses, *annotations(args, responses), *models.fingerprint(ref)]
+        inputs = [responses, *annotations(args, responses), *model_files.fingerprint(ref)]
         runs = {
             one: stack.enter_context(
                 store.run(path, settings | rules[one], [*inputs, *rerolls(args, ref, one)], args.overwrite)

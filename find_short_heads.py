@@ -13,12 +13,13 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
-from thinksteer import cli, models, store
+from thinksteer import cli, model_files, models, store
 from thinksteer.activations import read_at
 from thinksteer.figures import head_heatmap
 from thinksteer.lengths import Rule, read_rule
 from thinksteer.localize import head_scores, overlap_at_k, top_heads
 from thinksteer.methods import METHODS
+from thinksteer.published import published_heads
 from thinksteer.records import InputError
 from thinksteer.stage import load_passages
 
@@ -48,13 +49,13 @@ def main() -> None:
     responses = store.responses_path(args.artifacts, ref.key, args.dataset)
     source = store.direction_path(args.artifacts, ref.key, args.control)
     path = store.heads_path(args.artifacts, ref.key, args.control)
-    upstream = models.published_heads(ref.key)
+    upstream = published_heads(ref.key)
     n_heads = args.n_heads or (None if args.head_fraction else len(upstream) or None)
     share = args.head_fraction or HEAD_FRACTION
     settings = {"model": ref.key, "source": ref.source, "dataset": args.dataset, "control": args.control}
     settings |= {"n_heads": n_heads, "head_fraction": None if n_heads else share, "min_examples": args.min_examples}
 
-    with store.run(path, settings, [responses, source, *models.fingerprint(ref)], args.overwrite) as run:
+    with store.run(path, settings, [responses, source, *model_files.fingerprint(ref)], args.overwrite) as run:
         if not run.finished:
             direction, about = store.read_direction(source), store.read_safetensors(source)[1]
             method, rule = METHODS[args.control], rule_of(source, about)

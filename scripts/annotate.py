@@ -20,7 +20,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from thinksteer import cli, models, store
+from thinksteer import cli, model_files, models, store
 from thinksteer import judge as endpoint
 from thinksteer.annotation import LABELS, Annotation, annotate, render, solid, thinking_text
 from thinksteer.annotations import AnnotationLog, read_annotations
@@ -111,7 +111,9 @@ def local(args: argparse.Namespace, stack: ExitStack) -> Annotator:
 
     settings = {"annotator_model": ref.key, "annotator_source": ref.source, "annotator_template": ref.template.name}
     settings |= {"prompt": PROMPT, "max_length": args.max_length, "engine": generator.engine_name, "dtype": args.dtype}
-    return Annotator(store.slug(ref.key), answers, settings, models.fingerprint(ref), lambda: generator.engine.device)
+    return Annotator(
+        store.slug(ref.key), answers, settings, model_files.fingerprint(ref), lambda: generator.engine.device
+    )
 
 
 ANNOTATORS = {"keywords": keywords, "judge": judge, "local": local}
@@ -164,7 +166,7 @@ def write(
     """Annotate the records of `path` that `output` does not have yet; those that thought nothing without asking."""
     settings = {"model": ref.key, "source": ref.source, "template": ref.template.name, "annotator": args.annotator}
     settings |= {"n_responses": args.n_responses} | annotator.settings
-    inputs = [path, *models.fingerprint(ref), *annotator.inputs]
+    inputs = [path, *model_files.fingerprint(ref), *annotator.inputs]
     with store.run(output, settings, inputs, args.overwrite) as run:
         if run.finished:
             return

@@ -11,7 +11,7 @@ Writes  annotations/<first>-<second>.<model>.<dataset>.agreement: .json, .md, .c
 import argparse
 from pathlib import Path
 
-from thinksteer import cli, models, store
+from thinksteer import cli, model_files, models, store
 from thinksteer.agreement import Agreement, Both, compare, table
 from thinksteer.agreement_figures import confusion_figure
 from thinksteer.annotation import thinking_text
@@ -43,7 +43,7 @@ def main() -> None:
     sources = [store.annotations_path(args.artifacts, records, name) for name in (args.first, args.second)]
     settings = {"model": ref.key, "source": ref.source, "template": ref.template.name, "dataset": args.dataset}
     settings |= {"first": args.first, "second": args.second}
-    inputs = [records, *sources, *models.fingerprint(ref)]
+    inputs = [records, *sources, *model_files.fingerprint(ref)]
     with store.run(path, settings, inputs, args.overwrite) as run:
         if not run.finished:
             agreement = measure(args, ref, records, sources)

@@ -28,7 +28,7 @@ from pathlib import Path
 
 from scripts.benchmarks import edit, extraction, generation, grading, heads, probing, report
 from scripts.benchmarks.measuring import engines
-from thinksteer import cli, models, store
+from thinksteer import cli, model_files, models, store
 from thinksteer.drawing import save
 from thinksteer.records import InputError
 from thinksteer.stage import data_files
@@ -78,7 +78,7 @@ def main() -> None:
         print("vLLM is not installed here: transformers alone is measured")
     ref = models.resolve(args.model, args.artifacts, args.template)
     path = (args.output or store.reports_path(args.artifacts)) / "benchmark.json"
-    inputs = [*models.fingerprint(ref), *data_files(args)]
+    inputs = [*model_files.fingerprint(ref), *data_files(args)]
     with store.run(path, vars(args), inputs, overwrite=True) as run:
         tables, repeats = [], {}
         for part in args.parts:

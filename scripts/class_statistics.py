@@ -12,7 +12,7 @@ import argparse
 import json
 from pathlib import Path
 
-from thinksteer import cli, models, store
+from thinksteer import cli, model_files, models, store
 from thinksteer.class_figures import usage_figure
 from thinksteer.classes import label_all, labels_of, span_rows, table, usages
 from thinksteer.lengths import rule_text
@@ -42,7 +42,7 @@ def main() -> None:
         rule = METHODS[control].rule(args, ref.quantile)
         settings = {"model": ref.key, "source": ref.source, "template": ref.template.name, "dataset": args.dataset}
         settings |= {"control": control, "rule": rule_text(rule)}
-        inputs = [store.responses_path(args.artifacts, ref.key, args.dataset), *models.fingerprint(ref)]
+        inputs = [store.responses_path(args.artifacts, ref.key, args.dataset), *model_files.fingerprint(ref)]
         with store.run(path, settings, inputs, args.overwrite) as run:
             if not run.finished:
                 count(args, ref, METHODS[control], rule, path)

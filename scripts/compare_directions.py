@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from thinksteer import cli, models, store
+from thinksteer import cli, model_files, models, store
 from thinksteer.direction_figures import Chance, Nearness, nearness_figure, similarity_figure
 from thinksteer.directions import cosines, nearest, random_like
 from thinksteer.models import ModelRef
@@ -62,8 +62,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     ref = models.resolve(args.model, args.artifacts, args.template)
-    config = store.read_json(models.folder(ref) / "config.json")
-    shape = models.stated_shape(config, args.model)
+    config = store.read_json(model_files.folder(ref) / "config.json")
+    shape = model_files.stated_shape(config, args.model)
     if args.layer is not None and args.layer >= shape[0]:
         raise InputError(f"--layer {args.layer}: the model's layers are 0 to {shape[0] - 1}")
     directions = read_directions(args, ref, shape)
@@ -71,7 +71,7 @@ def main() -> None:
     settings = {"model": ref.key, "source": ref.source, "directions": list(directions)}
     settings |= {"n_tokens": args.n_tokens, "seed": args.seed}
     inputs = [store.direction_path(args.artifacts, ref.key, name) for name in directions]
-    with store.run(path, settings, [*inputs, *models.fingerprint(ref)], args.overwrite) as run:
+    with store.run(path, settings, [*inputs, *model_files.fingerprint(ref)], args.overwrite) as run:
         if not run.finished:
             compare(args, ref, directions, bool(config.get("tie_word_embeddings")), path)
     print(f"{path}:\n{describe(store.read_json(path), args.layer)}")
@@ -97,7 +97,7 @@ def read_directions(args: argparse.Namespace, ref: ModelRef, shape: tuple[int, i
 def compare(args: argparse.Namespace, ref: ModelRef, directions: dict[str, Tensor], tied: bool, path: Path) -> None:
     """Write the figures and, last, all cosines."""
     vectors = torch.stack(list(directions.values()))  # [N, L, D]
-    pairs, place = cosines(vectors, vectors), models.folder(ref)
+    pairs, place = cosines(vectors, vectors), model_files.folder(ref)
     tied = tied or MATRICES["unembedding"] not in store.checkpoint_tensors(place)
     tokenizer = models.load_tokenizer(ref, args.trust_remote_code)
     control = random_like(torch.ones(N_RANDOM, vectors.shape[-1]), args.seed)

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from thinksteer import cli, contrast, models, store
+from thinksteer import cli, contrast, model_files, models, store
 from thinksteer.activations import entries_of, span_states
 from thinksteer.components import VECTORS, WEIGHTED, component, right_side, signed
 from thinksteer.contrast import OWN, PAIRS, SUFFIXES, Pair
@@ -81,7 +81,7 @@ def main() -> None:
     name = args.name or args.pairs or args.pairs_file.stem
     path = store.direction_path(args.artifacts, ref.key, name)
     report = store.contrast_path(args.artifacts, ref.key, name)
-    inputs = [*models.fingerprint(ref), *([args.pairs_file] if args.pairs_file else [])]
+    inputs = [*model_files.fingerprint(ref), *([args.pairs_file] if args.pairs_file else [])]
     if OWN in args.suffixes:
         inputs.append(store.responses_path(args.artifacts, ref.key, args.dataset))
     settings = models.identity(ref, args.mean_recurrence) | {"dtype": args.dtype, "pairs": args.pairs or "file"}

@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from thinksteer import card, cli, models, store
+from thinksteer import card, cli, model_files, models, store
 from thinksteer.bake import bake
 from thinksteer.methods import METHODS
 from thinksteer.records import EVERYWHERE, Edit, InputError
@@ -51,7 +51,7 @@ def main() -> None:
         raise InputError(f"--control {other[0]} is not the same at all tokens, a bias is: steer at run time instead")
     files = {control: store.direction_path(args.artifacts, ref.key, control) for control in args.control}
     name = args.name or default_name(ref.key, dict(zip(files, weights, strict=True)), args.layer)
-    source, target = models.folder(ref), store.model_path(args.artifacts, name)
+    source, target = model_files.folder(ref), store.model_path(args.artifacts, name)
     if name == ref.key:
         raise InputError(f"--name {name} is what the base model is called: name the steered one otherwise")
     if (source / "steering.json").exists():
@@ -59,7 +59,7 @@ def main() -> None:
 
     settings = {"model": args.model, "control": args.control, "weight": weights, "layer": args.layer}
     settings["source"] = ref.source
-    with store.run(target, settings, [*files.values(), *models.fingerprint(ref)], args.overwrite) as run:
+    with store.run(target, settings, [*files.values(), *model_files.fingerprint(ref)], args.overwrite) as run:
         if not run.finished:
             edits, about = [], []
             for (control, file), weight in zip(files.items(), weights, strict=True):

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from thinksteer import cli, interventions, models, store
+from thinksteer import cli, interventions, model_files, models, store
 from thinksteer.exchange import (
     FORMATS,
     NUMBERINGS,
@@ -67,7 +67,7 @@ def main() -> None:
     source = store.direction_path(args.artifacts, ref.key, args.control)
     edits = edits_of(source, args)
     check_output(args.format, args.output, edits)
-    config = models.config(ref) or {}
+    config = model_files.config(ref) or {}
     if (blocks := config.get("num_hidden_layers", len(edits[0].vectors))) != len(edits[0].vectors):
         raise InputError(f"{source} is of {len(edits[0].vectors)} layers, {ref.location} has {blocks} blocks")
 

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from thinksteer import cli, models, store
+from thinksteer import cli, model_files, models, store
 from thinksteer.annotation import LABELS, Annotation
 from thinksteer.annotations import AnnotationLog
 from thinksteer.behaviour_figures import layers_figure
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def import_vectors(args: argparse.Namespace, ref: ModelRef, file: Path, found: MeanVectors) -> None:
-    config, shape = models.config(ref), list(found.means[OVERALL].shape)
+    config, shape = model_files.config(ref), list(found.means[OVERALL].shape)
     own = [config["num_hidden_layers"], config["hidden_size"]] if config else shape
     if shape != own:
         raise InputError(f"{file} has [layers, hidden size] {shape}, {ref.key} has {own}: give its own --model")
@@ -103,7 +103,7 @@ def import_responses(args: argparse.Namespace, ref: ModelRef, file: Path, found:
 
 
 def import_steered(args: argparse.Namespace, ref: ModelRef, file: Path, found: Steered) -> None:
-    config = models.config(ref)
+    config = model_files.config(ref)
     published = PUBLISHED_LAYERS.get(config["num_hidden_layers"], {}) if config else {}
     for label, answers in found.answers.items():
         for weight, texts in answers.items():

@@ -21,7 +21,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from thinksteer import cli, models, store
+from thinksteer import cli, model_files, models, store
 from thinksteer.exchange import NUMBERINGS, Vectors, block, combine, read
 from thinksteer.methods import METHODS
 from thinksteer.records import InputError
@@ -57,8 +57,8 @@ def main() -> None:
     ref = models.resolve(args.model, args.artifacts, args.template)
     layer = None if args.layer is None else block(args.layer, args.layer_numbering)
     vectors = [read(file, layer) for file in args.files]
-    config = models.config(ref)
-    shape = stated_shape(vectors, ref.location) if config is None else models.stated_shape(config, args.model)
+    config = model_files.config(ref)
+    shape = stated_shape(vectors, ref.location) if config is None else model_files.stated_shape(config, args.model)
     direction = combine(vectors, coefficients, shape)
 
     path = store.direction_path(args.artifacts, ref.key, args.name)

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm import tqdm
 
-from thinksteer import cli, models, store
+from thinksteer import cli, model_files, models, store
 from thinksteer.activations import count_labels
 from thinksteer.attribution import ESTIMATES, MEASURES, choose, layer_effects
 from thinksteer.attribution_figures import Curves, effects_figure
@@ -90,7 +90,7 @@ def main() -> None:
         source = store.direction_path(args.artifacts, ref.key, method.name)
         settings = {"model": ref.key, "source": ref.source, "dataset": args.dataset, "control": method.name}
         settings |= {"rule": rule_text(method.rule(args, ref.quantile))} | {name: getattr(args, name) for name in named}
-        inputs = [responses, source, *annotations(args, responses), *models.fingerprint(ref)]
+        inputs = [responses, source, *annotations(args, responses), *model_files.fingerprint(ref)]
         with store.run(path, settings, inputs, args.overwrite) as run:
             if not run.finished:
                 if model is None:

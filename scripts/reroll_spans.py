@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
-from thinksteer import cli, models, store
+from thinksteer import cli, model_files, models, store
 from thinksteer.class_figures import reroll_figure
 from thinksteer.generation import record_seed
 from thinksteer.lengths import rule_text
@@ -55,7 +55,7 @@ def main() -> None:
     flags = ("dataset", "n_spans", "n_samples", "max_length", "temperature", "top_p", "top_k", "seed", "dtype")
     settings = {"model": ref.key, "source": ref.source, "rule": rule_text(rule)}
     settings |= {flag: getattr(args, flag) for flag in flags}
-    inputs = [responses, *models.fingerprint(ref)]
+    inputs = [responses, *model_files.fingerprint(ref)]
     with Generator(args, ref) as generator, store.run(output, settings, inputs, args.overwrite) as run:
         if not run.finished:
             spans = chosen(load_passages(args, ref, [method], rule), args.n_spans, args.seed)

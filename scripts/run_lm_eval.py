@@ -19,7 +19,7 @@ from typing import Any
 
 from torch import Tensor
 
-from thinksteer import cli, interventions, models, store
+from thinksteer import cli, interventions, model_files, models, store
 from thinksteer.methods import METHODS
 from thinksteer.methods.method import Method
 from thinksteer.models import ModelRef
@@ -82,7 +82,7 @@ def main() -> None:
     path = store.lm_eval_path(args.artifacts, ref.key, args.name or default_name(args))
 
     weights = (args.direction_weight or list(method.weights)) if method else [0.0]
-    inputs = [*([file] if file else []), *models.fingerprint(ref)]
+    inputs = [*([file] if file else []), *model_files.fingerprint(ref)]
     inputs += sorted(args.include_path.rglob("*.yaml")) if args.include_path else []
     with store.run(path, settings(args, ref, weights), inputs, args.overwrite) as run:
         if not run.finished:

@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from thinksteer import cli, models, store
+from thinksteer import cli, model_files, models, store
 from thinksteer.calibration import (
     correlations,
     counts,
@@ -133,7 +133,7 @@ def task(args: argparse.Namespace, ref: ModelRef, reader: Reader, encode: Encode
     steered = (args.artifacts / "steering").resolve() in file.resolve().parents
     if steered and not steering and not args.unsteered:
         raise InputError(f"{file} does not say how it was steered, or not all of it is: steer again, or --unsteered")
-    edits, sources = [], [file, *models.fingerprint(ref)]
+    edits, sources = [], [file, *model_files.fingerprint(ref)]
     if steering.get("weight") and not args.unsteered:
         direction, edits = edits_of(args.artifacts, ref.key, file, reader)
         sources.append(direction)

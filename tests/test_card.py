@@ -5,7 +5,7 @@ from pathlib import Path
 from huggingface_hub import ModelCard, ModelCardData
 
 from tests.synthetic import evaluation
-from thinksteer import analysis, card, models, store
+from thinksteer import analysis, card, model_files, models, store
 from thinksteer.models import ModelRef
 from thinksteer.thinking import TEMPLATES
 
@@ -27,7 +27,7 @@ def evaluate(root: Path, ref: ModelRef, dataset: str, instruction: str = "", n_s
     settings = {"dataset": dataset, "split": "test", "data_seed": 2, "instruction": instruction}
     records = evaluation(len(dataset), 40, n_samples)
     with (
-        store.run(path, settings, [*models.fingerprint(ref), *also.values()], overwrite=True),
+        store.run(path, settings, [*model_files.fingerprint(ref), *also.values()], overwrite=True),
         store.RecordLog(path) as log,
     ):
         for record in records:

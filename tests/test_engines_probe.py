@@ -296,7 +296,7 @@ def test_a_model_may_scale_its_logits(monkeypatch):
     "model_class, config, says",
     [
         (GptOssForCausalLM, GptOssConfig(**SIZES, head_dim=8, num_local_experts=2, num_experts_per_tok=1), "or sinks"),
-        (Gemma2ForCausalLM, Gemma2Config(**SIZES, head_dim=8), "how its parts add up is not known"),
+        (Gemma2ForCausalLM, Gemma2Config(**SIZES, head_dim=8), "has also pre_feedforward_layernorm"),
         (BloomForCausalLM, BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_head=4), "attention be replaced"),
     ],
 )

@@ -467,7 +467,7 @@ def test_a_vector_for_block_outputs_takes_no_name_that_is_added_elsewhere(call, 
 
 
 def test_without_the_models_config_files_must_state_the_number_of_layers(call, tmp_path, monkeypatch):
-    monkeypatch.setattr("thinksteer.models.config", lambda ref: None)
+    monkeypatch.setattr("thinksteer.model_files.config", lambda ref: None)
     write_gguf(tmp_path / "most.gguf", {index: row for index, row in ROWS.items() if index}, {})
     printed = call(import_vector, tmp_path / "most.gguf", "--name", "most")
     assert imported(tmp_path, "most")[0].shape == (6, 128) and "so the shape is the files' own" in printed

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from scripts.export_steered import export
 from thinksteer import models as known_models
 from thinksteer import store
+from thinksteer.model_files import generation_config
 from thinksteer.records import Condition, Edit, InputError
 from thinksteer.steering import applied
 
@@ -227,7 +228,7 @@ def test_the_embedded_model_is_baked_by_command_and_found_by_name(tmp_path):
     ref = known_models.resolve(name, tmp_path)
     assert ref.template.name == "deepseek"
     plain = known_models.resolve("tiny-reasoner", tmp_path)
-    assert known_models.generation_config(ref) == known_models.generation_config(plain)
+    assert generation_config(ref) == generation_config(plain)
     prompt = ref.template.prompt("Mia has 32 keys.")
     ids = [known_models.load_tokenizer(one)(prompt, return_tensors="pt").input_ids for one in (plain, ref)]
     assert torch.equal(*ids)

@@ -2,7 +2,14 @@ import pytest
 import torch
 from recurrent_model import make_model
 from torch import nn
-from transformers import Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHeadModel
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GraniteConfig,
+    GraniteForCausalLM,
+)
 
 from thinksteer.layout import Layout, layout_of
 from thinksteer.places import Place
@@ -48,8 +55,20 @@ def test_a_layer_without_a_part_is_named_with_the_part(qwen, name):
     for parent in parents:
         owner = getattr(owner, parent)
     delattr(owner, part)
-    with pytest.raises(InputError, match=rf"layer 1 of Qwen3ForCausalLM has no {part}:"):
+    with pytest.raises(InputError, match=rf"layer 1 of Qwen3ForCausalLM has no {name}:"):
         Layout(qwen)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.22])
+def test_layers_that_scale_what_their_parts_add_are_refused(scale):
+    sizes = {"vocab_size": 8, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
+    config = GraniteConfig(**sizes, num_attention_heads=2, num_key_value_heads=2, residual_multiplier=scale)
+    model = GraniteForCausalLM(config)
+    if scale == 1:
+        assert Layout(model).shape == (1, 8)
+    else:
+        with pytest.raises(InputError, match=r"layer 0 of Granite.* scales .*\(residual_multiplier 0.22\)"):
+            Layout(model)
 
 
 class Pair(nn.Module):

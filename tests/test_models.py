@@ -7,27 +7,21 @@ import pytest
 import torch
 from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers.models import WordLevel
-from transformers import (
-    PreTrainedTokenizerFast,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-)
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
+from thinksteer.model_files import config
 from thinksteer.models import (
     MODELS,
     ModelRef,
-    config,
     identity,
     load_model,
     load_tokenizer,
-    published_heads,
     resolve,
-    stated_shape,
 )
 from thinksteer.records import InputError
 from thinksteer.thinking import TEMPLATES
 
-UPSTREAM = {"deepseek-qwen-1.5b": 20, "deepseek-llama3-8b": 40, "deepseek-qwen-14b": 80, "deepseek-qwen-32b": 160}
+EDITED = {"deepseek-qwen-1.5b", "deepseek-llama3-8b", "deepseek-qwen-14b", "deepseek-qwen-32b"}
 DEEPSEEK = ("<｜User｜>", "<｜Assistant｜>", "<think>", "</think>")
 QWEN = ("<|im_start|>", "<|im_end|>", "<think>", "</think>")
 CHAT = "{% for m in messages %}{{ m.content }}{% endfor %}{{ '<|im_end|>\n<|im_start|>assistant\n' }}"
@@ -55,19 +49,8 @@ def checkpoint(tmp_path_factory):
 def test_every_known_model_has_a_known_template_and_every_edited_one_a_base():
     assert {model.template for model in MODELS.values()} <= TEMPLATES.keys()
     edited = {key for key in MODELS if key.startswith("ThinkEdit-")}
-    assert {key.removeprefix("ThinkEdit-") for key in edited} == set(UPSTREAM)
+    assert {key.removeprefix("ThinkEdit-") for key in edited} == EDITED
     assert MODELS["ThinkEdit-deepseek-llama3-8b"].location == "cesun/ThinkEdit-deepseek-llama3-8b"
-
-
-def test_upstreams_lists_have_the_published_counts_and_order_and_fit_their_models():
-    grids = {"deepseek-qwen-1.5b": (28, 12), "deepseek-llama3-8b": (32, 32)}
-    grids |= {"deepseek-qwen-14b": (48, 40), "deepseek-qwen-32b": (64, 40)}
-    for key, count in UPSTREAM.items():
-        heads = published_heads(key)
-        assert len(heads) == len(set(heads)) == count
-        assert all(layer < grids[key][0] and head < grids[key][1] for layer, head in heads)
-    assert published_heads("deepseek-qwen-14b")[:3] == [(36, 9), (36, 7), (28, 21)]
-    assert published_heads("tiny-reasoner") == []
 
 
 def test_a_key_a_hub_id_and_a_folder_are_told_apart(tmp_path, checkpoint):
@@ -165,12 +148,6 @@ def test_a_model_that_is_neither_here_nor_reachable_says_what_to_do_at_once(tmp_
             load(ref)
     assert config(ref) is None
     assert time.monotonic() - begun < 5
-
-
-def test_a_model_of_depth_steps_states_no_number_of_layers():
-    assert stated_shape({"num_hidden_layers": 6, "hidden_size": 128}, "m") == (6, 128)
-    with pytest.raises(InputError, match="m states no num_hidden_layers: it is not built of layers that run once"):
-        stated_shape({"mean_recurrence": 32, "n_embd": 5280}, "m")
 
 
 def test_a_run_states_the_recurrence_that_was_asked_for(tmp_path):

@@ -1,7 +1,6 @@
 import pytest
 
-from thinksteer.models import published_heads
-from thinksteer.published import SPREAD, Published, Stated, published, share_of, stated
+from thinksteer.published import SPREAD, Published, Stated, published, published_heads, share_of, stated
 
 NUMBERS = published()
 
@@ -71,3 +70,15 @@ def test_the_share_of_edited_heads_follows_from_the_lists():
     assert (
         Stated("t", "s", "m", "x", 4.0, 0, "%", 4.5).agrees and not Stated("t", "s", "m", "x", 4.0, 0, "%", 4.51).agrees
     )
+
+
+def test_upstreams_lists_of_heads_have_the_published_counts_and_order_and_fit_their_models():
+    counts = {"deepseek-qwen-1.5b": 20, "deepseek-llama3-8b": 40, "deepseek-qwen-14b": 80, "deepseek-qwen-32b": 160}
+    grids = {"deepseek-qwen-1.5b": (28, 12), "deepseek-llama3-8b": (32, 32)}
+    grids |= {"deepseek-qwen-14b": (48, 40), "deepseek-qwen-32b": (64, 40)}
+    for key, count in counts.items():
+        heads = published_heads(key)
+        assert len(heads) == len(set(heads)) == count
+        assert all(layer < grids[key][0] and head < grids[key][1] for layer, head in heads)
+    assert published_heads("deepseek-qwen-14b")[:3] == [(36, 9), (36, 7), (28, 21)]
+    assert published_heads("tiny-reasoner") == []

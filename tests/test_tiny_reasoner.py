@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from thinksteer import models
+from thinksteer import model_files, models
 from thinksteer.arithmetic import problems
 from thinksteer.engines.hf import HFEngine
 from thinksteer.engines.sampling import sampling_from
@@ -25,7 +25,7 @@ def engine() -> HFEngine:
 
 
 def answer(engine: HFEngine, asked: list[Problem], **sampling) -> list[Record]:
-    rule = sampling_from(models.generation_config(REF), 400, forced_answer=REF.template.forced_answer, **sampling)
+    rule = sampling_from(model_files.generation_config(REF), 400, forced_answer=REF.template.forced_answer, **sampling)
     with Grader() as grader:
         prompts = requests(asked, REF.template, engine.tokenizer, "", 1, 0, set())
         return list(records(engine, asked, prompts, rule, grader))
@@ -85,7 +85,7 @@ def test_its_text_is_stored_as_generated(engine, answered):
 
 def test_a_spent_budget_is_followed_by_a_forced_answer(engine):
     asked = [problem for problem in problems("test", 3, 40)]
-    rule = sampling_from(models.generation_config(REF), 20, forced_answer=REF.template.forced_answer)
+    rule = sampling_from(model_files.generation_config(REF), 20, forced_answer=REF.template.forced_answer)
     with Grader() as grader:
         prompts = requests(asked, REF.template, engine.tokenizer, "", 1, 0, set())
         found = list(records(engine, asked, prompts, rule, grader))

@@ -8,7 +8,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from yaml import YAMLError
 
-from thinksteer import models, store
+from thinksteer import model_files, store
 from thinksteer.data import DATASETS
 from thinksteer.intervals import Estimate
 from thinksteer.models import ModelRef
@@ -79,7 +79,7 @@ Evaluation = tuple[str, str, dict[str, Any]]
 
 def _evaluations(root: Path, ref: ModelRef) -> Iterator[Evaluation]:
     """Every finished evaluation of exactly this model."""
-    own = {store.sha256(file) for file in models.fingerprint(ref)}
+    own = {store.sha256(file) for file in model_files.fingerprint(ref)}
     for folder in sorted((root / "evaluations" / store.slug(ref.key)).glob("*")):
         for records in store.finished_records(folder):
             run = store.read_json(store.manifest_path(store.record_files(records)[0]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -12,6 +12,11 @@ from thinksteer.recurrent import RecurrentLayout, is_recurrent
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+PARTS = ("input_layernorm", "self_attn", "post_attention_layernorm", "mlp")
+SCALES = ("residual_multiplier", "scale_depth")  # of Granite's and of MiniCPM's configs
+UNKNOWN = "models of this architecture cannot be read, steered or edited"
 
 
 class Layout:
@@ -27,22 +32,14 @@ class Layout:
                 f"{type(model).__name__} runs the same blocks at many depth steps: its states can be read and steered, "
                 "but no layer or head of its own be scored or edited"
             )
-        decoder = model.base_model
-        _require(decoder, ("layers", "norm"), f"{type(model).__name__}'s decoder")
+        name, decoder = type(model).__name__, model.base_model
+        if missing := [part for part in ("layers", "norm") if not hasattr(decoder, part)]:
+            raise InputError(f"{name}'s decoder has no {', '.join(missing)}: {UNKNOWN}")
         self.layers: nn.ModuleList = decoder.layers
         self.norm: nn.Module = decoder.norm
-        parts = ("input_layernorm", "self_attn", "post_attention_layernorm", "mlp")
         for index, layer in enumerate(self.layers):
-            name = f"layer {index} of {type(model).__name__}"
-            _require(layer, parts, name)
-            _require(layer.self_attn, ("o_proj",), f"the attention of {name}")
-            more = [
-                part
-                for part, module in layer.named_children()
-                if part not in parts and next(module.parameters(), None) is not None
-            ]
-            if more:
-                raise InputError(f"{name} has also {', '.join(more)}: how its parts add up is not known here")
+            if strange := oddity(layer, model.config):
+                raise InputError(f"layer {index} of {name} {strange}: {UNKNOWN}")
         self.hidden_size: int = self.layers[0].self_attn.o_proj.out_features
         self.num_heads: int = model.config.num_attention_heads
         # Not hidden_size // num_heads: Qwen3 and Mistral-Nemo choose their head_dim freely.
@@ -77,6 +74,21 @@ class Layout:
         return len(self.layers), self.hidden_size
 
 
+def oddity(layer: nn.Module, config: Any) -> str | None:
+    """What `Layout` does not know in a decoder layer, or misses, by the names of its modules, which are the same in
+    transformers and vLLM, and by its model's config. None: nothing."""
+    if missing := [part for part in PARTS if not hasattr(layer, part)]:
+        return f"has no {', '.join(missing)}"
+    if not hasattr(layer.self_attn, "o_proj"):
+        return "has no self_attn.o_proj"
+    modules = [name for name, module in layer.named_children() if next(module.parameters(), None) is not None]
+    if more := [name for name in modules if name not in PARTS]:
+        return f"has also {', '.join(more)}"
+    if scaled := [f"{key} {value}" for key in SCALES if (value := getattr(config, key, 1.0)) != 1.0]:
+        return f"scales what its parts add to the stream ({', '.join(scaled)})"
+    return None
+
+
 def layout_of(model: PreTrainedModel) -> Layout | RecurrentLayout:
     """Where the parts of this model are; InputError if it is of no architecture that is known here.
 
@@ -91,12 +103,4 @@ def check_vectors(vectors: Tensor, shape: tuple[int, int]) -> None:
         raise InputError(
             f"the direction has shape {tuple(vectors.shape)}, the model [layers, hidden size] {shape}: the "
             "direction was made from another model, or with another --mean_recurrence: make it with stage 2"
-        )
-
-
-def _require(module: nn.Module, names: tuple[str, ...], owner: str) -> None:
-    missing = [name for name in names if not hasattr(module, name)]
-    if missing:
-        raise InputError(
-            f"{owner} has no {', '.join(missing)}: models of this architecture cannot be read or edited yet"
         )

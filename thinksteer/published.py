@@ -1,4 +1,4 @@
-"""The numbers that papers printed, as data: what each is of, how it was rounded, where it stands."""
+"""The numbers and heads that papers published, as data: what each is of, how it was rounded, where it stands."""
 
 import json
 from dataclasses import dataclass
@@ -6,8 +6,6 @@ from functools import cache
 from math import ceil, floor
 from pathlib import Path
 from typing import Any, Literal
-
-from thinksteer.models import published_heads
 
 Unit = Literal["%", "tokens", "points"]
 EDITED = "ThinkEdit-"
@@ -135,3 +133,12 @@ def stated() -> list[Stated]:
             Stated("thinkedit.heads", heads["source"], model, "share of heads edited", heads["share"], 0, "%", share)
         )
     return found
+
+
+def published_heads(key: str) -> list[tuple[int, int]]:
+    """The (layer, head) that upstream ThinkEdit edits in a model, in rank order; empty where it published none.
+
+    From the lists in its get_ThinkEdit_models.py (second version of the paper): 20, 40, 80 and 160 heads.
+    """
+    lists = json.loads(Path(__file__).with_name("published_heads.json").read_text(encoding="utf-8"))
+    return [(layer, head) for layer, head in lists.get(key, [])]

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from thinksteer import data, models, store
+from thinksteer import data, model_files, models, store
 from thinksteer.annotation import passage
 from thinksteer.annotations import read_annotations
 from thinksteer.engines import Engine, Loading, Steering, default_engine, engine_class
@@ -87,7 +87,7 @@ class Generator:
         self.engine_name = args.engine or default_engine(ref)
         self._engine: Engine | None = None
         self.sampling: Sampling = sampling_from(
-            models.generation_config(ref),
+            model_files.generation_config(ref),
             args.max_length,
             temperature=args.temperature,
             top_p=args.top_p,
@@ -152,7 +152,7 @@ class Generator:
         `sources` are the files, and `settings` the values, that the edits or the bias came from.
         """
         args = self.args
-        inputs = [*sources, *models.fingerprint(self.ref), *data_files(args)]
+        inputs = [*sources, *model_files.fingerprint(self.ref), *data_files(args)]
         with store.run(output, self.settings(dataset) | settings, inputs, args.overwrite) as run:
             if run.finished:
                 return

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from thinksteer import cli, models, store
+from thinksteer import cli, model_files, models, store
 from thinksteer.activations import entries_of, read_at, span_states
 from thinksteer.lengths import rule_text
 from thinksteer.methods.method import Method
@@ -61,7 +61,7 @@ def make_states(args: argparse.Namespace, ref: ModelRef, method: Method) -> Path
     """
     path = store.states_path(args.artifacts, ref.key, args.dataset, method.name)
     responses = store.responses_path(args.artifacts, ref.key, args.dataset)
-    about, inputs = settings(args, ref, method), [responses, *models.fingerprint(ref)]
+    about, inputs = settings(args, ref, method), [responses, *model_files.fingerprint(ref)]
     with store.run(path, about, inputs, args.overwrite) as run:
         if run.finished:
             return path

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from scripts.benchmarks.measuring import THREADS, Measured, bars, engines, opened, timed
-from thinksteer import models, store
+from thinksteer import model_files, models, store
 from thinksteer.engines import Engine, Loading, Steering
 from thinksteer.engines.hf import HFEngine
 from thinksteer.generation import requests
@@ -148,7 +148,7 @@ def raw(args: argparse.Namespace, ref: ModelRef) -> Iterator[Any]:
 
     loading = Loading.of(args)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = vllm.runnable(models.folder(ref), Path(scratch), loading.trust_remote_code)
+        folder = vllm.runnable(model_files.folder(ref), Path(scratch), loading.trust_remote_code)
         llm = LLM(**vllm.settings(folder, loading))
     try:
         yield llm

@@ -18,7 +18,8 @@ from transformers import PreTrainedModel
 
 from thinksteer.confidence import Chain, Fork, Tree
 from thinksteer.engines.pieces import Piece, Row, attention_by_pieces
-from thinksteer.records import Condition, Edit, InputError
+from thinksteer.engines.sampling import require_finite
+from thinksteer.records import Condition, Edit
 from thinksteer.steering import Gate, applied, conditions
 from thinksteer.thinking import Follower
 
@@ -131,8 +132,7 @@ class Prober:
         """Log-probabilities `[forks, tokens]` from `[forks, branches, V]`."""
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         totals = logits.logsumexp(dim=-1)
-        if not bool(torch.isfinite(totals).all()):
-            raise InputError("the model's logits are not finite; use a smaller --direction_weight or another --dtype")
+        require_finite(totals)
         return (logits[:, self.branch_of, self.tokens] - totals[:, self.branch_of]).cpu()
 
     def _logits(self, pieces: Sequence[Piece], at: Tensor) -> Tensor:

@@ -103,10 +103,10 @@ def choose(
         logits = _penalise(logits, previous, sampling.repetition_penalty)
     if sampling.temperature == 0:
         best, tokens = logits.max(-1)
-        _require_finite(best)
+        require_finite(best)
         return tokens
     probabilities = torch.softmax(logits / sampling.temperature, -1)
-    _require_finite(probabilities[:, 0])  # a NaN or an infinite logit makes all of its row NaN
+    require_finite(probabilities[:, 0])  # a NaN or an infinite logit makes all of its row NaN
     cumulative = _truncate(probabilities, sampling.top_k, sampling.top_p).cumsum(-1, dtype=torch.float64)  # [n, V]
     targets = torch.from_numpy(uniforms).to(logits.device) * cumulative[:, -1]
     return torch.searchsorted(cumulative, targets[:, None], right=True)[:, 0]
@@ -146,7 +146,7 @@ def _truncate(probabilities: Tensor, top_k: int, top_p: float) -> Tensor:
     return probabilities.where(probabilities >= head.gather(-1, kept - 1), 0)
 
 
-def _require_finite(values: Tensor) -> None:
+def require_finite(values: Tensor) -> None:
     if not bool(torch.isfinite(values).all()):
         raise InputError(
             "the model's logits are not finite: use a smaller --direction_weight, another --dtype, or whole weights"

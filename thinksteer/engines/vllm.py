@@ -16,7 +16,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-import torch
 from safetensors.torch import save
 from torch import Tensor
 from tqdm import tqdm
@@ -35,23 +34,22 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
 
-from thinksteer import models
+from thinksteer import model_files, models
 from thinksteer.confidence import Chain, Tree
-from thinksteer.directions import unit
 from thinksteer.engines import Loading
 from thinksteer.engines.outcome import Outcome, eos_ids
 from thinksteer.engines.sampling import check
 from thinksteer.engines.vllm_probe import CacheUse, check_lengths, weighed
 from thinksteer.engines.vllm_start import heir, runnable, settings, stated_eos
+from thinksteer.engines.vllm_trial import Distribution, prove
 from thinksteer.models import ModelRef
-from thinksteer.records import EVERYWHERE, Condition, Edit, InputError, Request, Response, Sampling, Site
-from thinksteer.steering import Change, Changes, changes
+from thinksteer.records import EVERYWHERE, Edit, InputError, Request, Response, Sampling, Site
+from thinksteer.steering import Changes, changes
 from thinksteer.thinking import Template, delimiters
 
 TRIAL_LOGPROBS = 20
 WAITING_PROBES = 1024  # requests: enough for any batch
 
-Distribution = dict[int, float]
 Result = TypeVar("Result")
 
 
@@ -96,7 +94,7 @@ class VLLMEngine:
         if loading.mean_recurrence is not None:
             raise InputError("--mean_recurrence: vLLM runs no recurrent-depth models; use --engine hf")
         tokenizer = models.load_tokenizer(ref, loading.trust_remote_code)
-        return cls(models.folder(ref), tokenizer, ref.template, loading)
+        return cls(model_files.folder(ref), tokenizer, ref.template, loading)
 
     def close(self) -> None:
         self._llm.shutdown()
@@ -290,51 +288,15 @@ class VLLMEngine:
             )
 
     def _try(self, wanted: Changes, prompt_ids: Sequence[int]) -> None:
-        """Once per kind of steering: InputError unless weight 0 changes nothing and a large one changes decoded steps.
-
-        A hook under torch.compile, or a module of another name, would do nothing and say nothing. That the prompt is
-        steered does not show that decoding is, so a decoded step is compared with the same step read as a prompt.
-        """
+        """Once per kind of steering, see `vllm_trial.prove`; ends unsteered."""
         kinds = {
             (site, where == EVERYWHERE, len(one.read) > 0)
             for (_, site), parts in wanted.items()
             for where, one in parts.items()
         }
-        if kinds <= self._tried:
-            return
-        prompt = list(prompt_ids)
-        self._steer({})
-        plain, _ = self._trial(prompt)
-        # A condition is tried where it can be seen: at the first token that is generated.
-        trigger = Condition(frozenset(plain[:1]))
-        noise = torch.randn(self.shape[1], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-
-        def trial(weight: float) -> Changes:
-            def one(change: Change) -> Change:
-                rows = unit(noise)[None].expand_as(change.read)
-                return Change(weight * noise, rows, weight * rows)
-
-            return {
-                place: {where if where == EVERYWHERE else trigger: one(change) for where, change in parts.items()}
-                for place, parts in wanted.items()
-            }
-
-        self._steer(trial(0))
-        zero, _ = self._trial(prompt)
-        self._steer(trial(10))
-        large, steps = self._trial(prompt)
-        _, (as_prompt, *_) = self._trial(prompt + large[:2])
-        self._steer({})
-        _, (unsteered, *_) = self._trial(prompt + large[:2])
-        if zero != plain:
-            raise InputError(f"steering with weight 0 changes the tokens ({plain} to {zero}): use --engine hf")
-        effect, error = _distance(as_prompt, unsteered), _distance(steps[2], as_prompt)
-        if not effect > 10 * error:
-            raise InputError(
-                f"steering does not reach the steps that vLLM decodes: log-probabilities move by {effect:.1g} in a "
-                f"prompt, and a decoded step is {error:.1g} off it; use --engine hf"
-            )
-        self._tried |= kinds
+        if not kinds <= self._tried:
+            prove(wanted, list(prompt_ids), self.shape[1], self._steer, self._trial)
+            self._tried |= kinds
 
     def _trial(self, ids: list[int]) -> tuple[list[int], list[Distribution]]:
         """Three greedy tokens and the log-probabilities of the likeliest at each."""
@@ -355,7 +317,7 @@ async def _start(chosen: Mapping[str, Any]) -> AsyncLLM:
 
 def supports(ref: ModelRef) -> bool:
     """Whether vLLM has code of its own for the model's architecture."""
-    config = models.config(ref) or {}
+    config = model_files.config(ref) or {}
     return bool({*(config.get("architectures") or [])} & {*ModelRegistry.get_supported_archs()})
 
 
@@ -370,9 +332,3 @@ def _parts(sampling: Sampling, begun: int) -> list[Sampling]:
 
 async def _gather(tasks: Collection[asyncio.Task[Any]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _distance(one: Distribution, other: Distribution) -> float:
-    """By how much the log-probability of either's likeliest token differs; what is not listed counts as the last."""
-    likeliest = [max(step, key=step.__getitem__) for step in (one, other)]
-    return max(abs(one.get(token, min(one.values())) - other.get(token, min(other.values()))) for token in likeliest)

@@ -13,6 +13,7 @@ from safetensors.torch import load
 from torch import Tensor, nn
 from vllm.platforms import current_platform
 
+from thinksteer.layout import oddity
 from thinksteer.records import EVERYWHERE, Condition
 from thinksteer.steering import Change, Gate, changer
 from thinksteer.thinking import Follower
@@ -86,9 +87,10 @@ class SteerableWorker(Worker):
         return [self._gates.pop(number).count for number in numbers]
 
     def _layers(self) -> list[tuple[int, nn.Module]]:
-        """The decoder layers that this worker holds, by number (pipeline parallelism leaves it some of them)."""
-        layers = self.model_runner.get_model().model.layers
-        return [(index, layer) for index, layer in enumerate(layers) if hasattr(layer, "self_attn")]
+        """The decoder layers that this worker holds (pipeline parallelism leaves it some of them), by number; none of
+        them where it is not known how their parts add up."""
+        layers, config = self.model_runner.get_model().model.layers, self.model_config.hf_text_config
+        return [(index, layer) for index, layer in enumerate(layers) if oddity(layer, config) is None]
 
     @property
     def _hidden_size(self) -> int:
