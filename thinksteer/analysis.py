@@ -19,6 +19,8 @@ SHORTEST_PERCENTS = (5, 10, 20)
 TAIL_CHARACTERS = 4000
 COMPRESSED_SHARE = 0.1
 DISTINCT_SHARE = 0.2
+BREAKS = b"\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f " + bytes(range(128, 256))  # white space, and all of what is not ASCII
+CODE_BYTES = 64  # about what a code of zlib's takes, at most
 
 Pair = tuple[str, int]
 """A record's identity across models: (question id, sample)."""
@@ -178,15 +180,25 @@ def degenerate(text: str) -> bool:
     raw = tail.encode("utf-8", "backslashreplace")
     if len(raw) < TAIL_CHARACTERS // 10:
         return False
-    return _repeats(tail.split()) or len(zlib.compress(raw)) < COMPRESSED_SHARE * len(raw)
+    return _repeats(tail, raw) or _compresses(raw)
 
 
-def _repeats(words: Sequence[str]) -> bool:
-    n = len(words) - 2  # triples
-    # Each distinct word begins a triple of its own: mostly the first half of them is enough, and quickly counted.
-    if n < 30 or len(set(words[: n // 2])) >= DISTINCT_SHARE * n:
+def _repeats(tail: str, raw: bytes) -> bool:
+    # Each distinct word but the last two begins a triple of its own: those of the first half are mostly enough, and
+    # quickly counted. There is at most one word more than there are bytes that could part words.
+    most = len(raw) - len(raw.translate(None, BREAKS))
+    first = tail.split(None, most // 2)[:-1]
+    if len(set(first)) - 2 >= DISTINCT_SHARE * most:
         return False
-    return len(set(zip(words, words[1:], words[2:], strict=False))) < DISTINCT_SHARE * n
+    words = tail.split()
+    n = len(words) - 2  # triples
+    return n >= 30 and len(set(zip(words, words[1:], words[2:], strict=False))) < DISTINCT_SHARE * n
+
+
+def _compresses(raw: bytes) -> bool:
+    # What the first part takes, the whole takes too, but for a code of other lengths: a quarter is mostly enough.
+    least = len(zlib.compress(raw[: len(raw) // 4 + 150])) - CODE_BYTES
+    return least < COMPRESSED_SHARE * len(raw) and len(zlib.compress(raw)) < COMPRESSED_SHARE * len(raw)
 
 
 def metrics(records: Responses, max_length: int | None) -> dict[str, Any]:

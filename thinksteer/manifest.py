@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -193,7 +194,7 @@ def _delete(path: Path) -> None:
 
 def _hash_inputs(inputs: Sequence[Path], root: Path) -> dict[str, str]:
     files = [part for path in inputs for part in (record_files(path) if path.suffix == ".jsonl" else [path])]
-    hashes = {}
+    places = []
     for path in files:
         if not path.is_file():
             raise InputError(f"{path} is missing: run the stage that writes it")
@@ -204,8 +205,9 @@ def _hash_inputs(inputs: Sequence[Path], root: Path) -> dict[str, str]:
             raise InputError(f"{path} ends within a line, so it was cut: restore it, or make it again with --overwrite")
         place = path.resolve()
         inside = place.is_relative_to(root)
-        hashes[str(place.relative_to(root) if inside else place)] = sha256(path)
-    return hashes
+        places.append(str(place.relative_to(root) if inside else place))
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(places, pool.map(sha256, files), strict=True))
 
 
 def _root(output: Path) -> Path:
