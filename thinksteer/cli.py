@@ -2,7 +2,6 @@
 
 import argparse
 import errno
-import gc
 import signal
 import sys
 import traceback
@@ -212,7 +211,6 @@ def run(main: Callable[[], None]) -> NoReturn:
     ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN  # by shells, of what runs in the background
     for number in (signal.SIGTERM, signal.SIGUSR1, *([] if ignored else [signal.SIGINT])):
         signal.signal(number, stop)
-    gc.freeze()  # what was imported stays: no collection need go through it
     try:
         with redirect_stdout(Terminal(sys.stdout)):
             main()

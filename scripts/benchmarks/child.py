@@ -6,7 +6,6 @@ What it prints goes to stderr; stdout has one JSON object, see `Cost` of `script
 """
 
 import contextlib
-import gc
 import json
 import re
 import sys
@@ -27,7 +26,6 @@ def main() -> None:
     module, _, function = sys.argv.pop(1).partition(":")
     with contextlib.redirect_stdout(sys.stderr):
         work = getattr(import_module(module), function)
-        gc.freeze()  # as `cli.run` does
         begin = time.perf_counter()
         work()
         wall = time.perf_counter() - begin
