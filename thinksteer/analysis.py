@@ -5,6 +5,7 @@ Estimates come with 95 % intervals (see `intervals`); no figure depends on the o
 
 import zlib
 from collections.abc import Callable, Collection, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -32,14 +33,15 @@ def outcomes(records: Responses, loops: bool = False) -> Outcomes:
     """What the records show, as columns; `loops`: look for those that end in one too. Each is looked at once."""
     if isinstance(records, Outcomes):
         return records
-    rows = [
-        (
+    columns: tuple[list[Any], ...] = tuple([] for _ in range(9))
+    for one in records:
+        row = (
             *(one.id, one.sample, one.verdict, one.length, one.response_tokens, one.prediction is not None),
             *(one.finish_reason == "length", one.status, loops and degenerate(one.response)),
         )
-        for one in records
-    ]
-    id, sample, verdict, length, tokens, answered, cut, status, looped = zip(*rows, strict=True) if rows else [()] * 9
+        for column, value in zip(columns, row, strict=True):
+            column.append(value)
+    id, sample, verdict, length, tokens, answered, cut, status, looped = columns
     ids, question = np.unique(np.asarray(id, dtype=str), return_inverse=True)
     return Outcomes(
         ids=ids,
@@ -184,11 +186,11 @@ def degenerate(text: str) -> bool:
 
 
 def _repeats(tail: str, raw: bytes) -> bool:
-    # Each distinct word but the last two begins a triple of its own: those of the first half are mostly enough, and
-    # quickly counted. There is at most one word more than there are bytes that could part words.
+    # Each distinct pair of words but the last begins a triple of its own: those of the first third are mostly enough,
+    # and quickly counted. There is at most one word more than there are bytes that could part words.
     most = len(raw) - len(raw.translate(None, BREAKS))
-    first = tail.split(None, most // 2)[:-1]
-    if len(set(first)) - 2 >= DISTINCT_SHARE * most:
+    first = tail.split(None, most // 3)[:-1]
+    if len(set(pairwise(first))) - 1 >= DISTINCT_SHARE * most:
         return False
     words = tail.split()
     n = len(words) - 2  # triples
