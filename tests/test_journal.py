@@ -137,6 +137,7 @@ def test_the_same_record_is_not_written_twice(tmp_path):
         (b"\xff\n", "codec can't decode"),
         (b"[1]\n", "not a JSON object"),
         (encode(RECORD).replace(b'"seed"', b'"sead"'), "'seed' missing, 'sead' unknown"),
+        (encode(RECORD).replace(b'"seed"', b'"sown": 1, "seed"'), "'sown' unknown"),
         (encode(RECORD).replace(b'"seed": 11', b'"seed": 11.0'), "'seed' is 11.0"),
         (encode(RECORD).replace(b'"correct": false', b'"correct": 0'), "'correct' is 0"),
         (encode(RECORD).replace(b'"sample": 0', b'"sample": true'), "'sample' is True"),
