@@ -8,7 +8,7 @@ import torch
 from recurrent_model import make_model, trace
 from test_models import save_checkpoint
 
-from thinksteer import hub, models
+from thinksteer import hub, model_files, models
 from thinksteer.activations import class_means, span_means
 from thinksteer.layout import layout_of
 from thinksteer.localize import head_scores
@@ -297,7 +297,7 @@ def test_a_model_without_recurrence_has_none_to_choose(tmp_path):
 
 def test_huginn_without_its_code_is_one_clear_error_before_anything_is_fetched(monkeypatch):
     for place, name in (
-        (models, "snapshot_download"),
+        (model_files, "snapshot_download"),
         (hub, "reachable"),
         (hub, "hf_hub_download"),
         (hub, "try_to_load_from_cache"),
