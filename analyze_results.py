@@ -176,7 +176,14 @@ def read_family(members: Sequence[Evaluation]) -> Family:
     """Each member's records are gone through once, here; their texts are read again where they are shown."""
     read = []
     for one in members:
-        member = Member(one.model, one.role, store.RecordFile(one.path), one.settings.get("max_length"), one.size)
+        member = Member(
+            one.model,
+            one.role,
+            store.RecordFile(one.path),
+            one.settings.get("max_length"),
+            one.size,
+            one.settings.get("think_open", ""),
+        )
         if not len(member.outcomes):
             raise InputError(f"{one.path} is empty: run evaluate_models.py")
         read.append(member)

@@ -54,7 +54,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    ref = models.resolve(args.model, args.artifacts, args.template)
+    ref = models.of_flags(args)
     name = args.name or f"{EDITED}{ref.key.split('/')[-1]}"
     heads_file = store.heads_path(args.artifacts, ref.key, args.control)
     direction_file = store.direction_path(args.artifacts, ref.key, args.control)

@@ -11,8 +11,8 @@ Writes  evaluations/<model>/<dataset>/<instruction or default>.jsonl and metrics
 import argparse
 
 from thinksteer import analysis, card, cli, models, store
-from thinksteer.models import EDITED
-from thinksteer.stage import Generator, load_problems
+from thinksteer.models import EDITED, ModelRef
+from thinksteer.stage import Generator, load_problems, say
 
 
 def parse_args() -> argparse.Namespace:
@@ -30,7 +30,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    refs = [models.resolve(name, args.artifacts, args.template) for name in args.model]
+    refs = [models.of_flags(args, name) for name in args.model]
     asked = {dataset: load_problems(args, dataset) for dataset in args.dataset}  # all, before any is answered
     for ref in refs:
         with Generator(args, ref) as generator:
@@ -38,18 +38,18 @@ def main() -> None:
                 output = store.evaluation_path(args.artifacts, ref.key, dataset, args.instruction, args.shard)
                 print(f"{ref.key} on {dataset}: {len(problems)} questions, {args.n_samples} samples each")
                 generator.write(output, dataset, problems)
-                summarise(args, ref.key, dataset)
+                summarise(args, ref, dataset)
         card.refresh(args.artifacts, ref)
 
 
-def summarise(args: argparse.Namespace, model: str, dataset: str) -> None:
+def summarise(args: argparse.Namespace, ref: ModelRef, dataset: str) -> None:
     """metrics.json, once every shard is there."""
-    whole = store.evaluation_path(args.artifacts, model, dataset, args.instruction)
+    whole = store.evaluation_path(args.artifacts, ref.key, dataset, args.instruction)
     if store.is_complete(whole):
-        records, about = store.read_records(whole), {"model": model, "dataset": dataset}
-        path = store.metrics_path(args.artifacts, model, dataset, args.instruction)
-        store.write_json(path, about | analysis.metrics(records, args.max_length))
-        print(f"{whole}: {analysis.describe(records)}")
+        records, about = store.read_records(whole), {"model": ref.key, "dataset": dataset}
+        path = store.metrics_path(args.artifacts, ref.key, dataset, args.instruction)
+        store.write_json(path, about | analysis.metrics(records, args.max_length, ref.template.open))
+        say(whole, records, args.max_length, ref.template)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from thinksteer.lengths import rule_text
 from thinksteer.methods import METHODS, family
 from thinksteer.methods.method import Method
 from thinksteer.models import ModelRef
+from thinksteer.records import Passage
 from thinksteer.stage import annotations, chosen_methods, load_passages
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    ref = models.resolve(args.model, args.artifacts, args.template)
+    ref = models.of_flags(args)
     responses = store.responses_path(args.artifacts, ref.key, args.dataset)
     paths = {one: store.direction_path(args.artifacts, ref.key, args.name or one) for one in args.control}
     settings = models.identity(ref, args.mean_recurrence) | {"dataset": args.dataset}
@@ -83,10 +84,11 @@ def main() -> None:
         if missing:
             sources = {"responses_sha256": ",".join(store.sha256(file) for file in store.record_files(responses))}
             sources |= {package: version(package) for package in ("torch", "transformers")}
+            groups = [(methods, examples(args, ref, methods)) for methods in alike(missing)]  # before a model is loaded
             model = models.load_model(ref, args.device, args.dtype, args.trust_remote_code, args.mean_recurrence)
-            for methods in alike(missing):
+            for methods, passages in groups:
                 about = {name: str(value) for name, value in (settings | rules[methods[0].name]).items()} | sources
-                extract(args, ref, model, methods, paths, about)
+                extract(args, model, methods, passages, paths, about)
 
     for path in paths.values():
         tensors, about = store.read_safetensors(path)
@@ -110,18 +112,22 @@ def alike(methods: Sequence[Method]) -> list[list[Method]]:
     return list(groups.values())
 
 
+def examples(args: argparse.Namespace, ref: ModelRef, methods: Sequence[Method]) -> list[Passage]:
+    """The passages that methods label which read the same positions."""
+    rates = [store.reroll_rates(path) for path in rerolls(args, ref, methods[0].name)]
+    kept = {span for span, rate in rates[0].items() if rate >= args.min_reroll_rate} if rates else None
+    return load_passages(args, ref, methods, methods[0].rule(args, ref.quantile), kept)
+
+
 def extract(
     args: argparse.Namespace,
-    ref: ModelRef,
     model: "PreTrainedModel",
     methods: Sequence[Method],
+    passages: Sequence[Passage],
     paths: dict[str, Path],
     about: dict[str, str],
 ) -> None:
-    """Write the directions of methods that read alike."""
-    rates = [store.reroll_rates(path) for path in rerolls(args, ref, methods[0].name)]
-    kept = {span for span, rate in rates[0].items() if rate >= args.min_reroll_rate} if rates else None
-    passages = load_passages(args, ref, methods, methods[0].rule(args, ref.quantile), kept)
+    """Write the directions of methods that read the same positions."""
     spans = read_at(passages, methods[0].reading)
     counts = count_labels(spans)
     sites = list(dict.fromkeys(method.reading.site for method in methods))

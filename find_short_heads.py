@@ -45,7 +45,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    ref = models.resolve(args.model, args.artifacts, args.template)
+    ref = models.of_flags(args)
     responses = store.responses_path(args.artifacts, ref.key, args.dataset)
     source = store.direction_path(args.artifacts, ref.key, args.control)
     path = store.heads_path(args.artifacts, ref.key, args.control)

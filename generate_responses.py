@@ -9,9 +9,9 @@ Writes  responses/<model>/<dataset>.jsonl, one record per sample; beside it a hi
 
 import argparse
 
-from thinksteer import analysis, cli, models, store
+from thinksteer import cli, models, store
 from thinksteer.figures import length_histogram
-from thinksteer.stage import Generator, load_problems
+from thinksteer.stage import Generator, load_problems, say
 
 
 def parse_args() -> argparse.Namespace:
@@ -30,7 +30,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    ref = models.resolve(args.model, args.artifacts, args.template)
+    ref = models.of_flags(args)
     problems = load_problems(args, args.dataset)
     output = store.responses_path(args.artifacts, ref.key, args.dataset, args.shard)
     with Generator(args, ref) as generator:
@@ -40,7 +40,7 @@ def main() -> None:
     lengths = [record.length for record in records if record.length is not None]
     with store.atomic(store.figure_path(output)) as partial:
         length_histogram({ref.key: lengths}, partial)
-    print(f"{output}: {analysis.describe(records)}")
+    say(output, records, args.max_length, ref.template)
 
 
 if __name__ == "__main__":

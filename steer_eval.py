@@ -23,6 +23,7 @@ from typing import Any
 from torch import Tensor
 
 from thinksteer import cli, interventions, models, store
+from thinksteer.analysis import oddities
 from thinksteer.figures import length_histogram
 from thinksteer.methods import METHODS, PENALTIES
 from thinksteer.methods.method import Method
@@ -83,7 +84,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    ref = models.resolve(args.model, args.artifacts, args.template)
+    ref = models.of_flags(args)
     problems = load_problems(args, args.dataset)
     chosen = [interventions.chosen(METHODS[one], args) for one in args.control if one in METHODS]
     with Generator(args, ref, steering="constant" if all(one.constant for one in chosen) else "any") as generator:
@@ -129,7 +130,7 @@ def sweep(generator: Generator, control: str, problems: list[Problem]) -> None:
         output = store.steering_path(args.artifacts, model, args.dataset, name, weight, layer, args.shard)
         # Nothing that is added comes from the choice of the layer, so weight 0 is one file for all of them.
         generator.write(output, args.dataset, problems, edits, sources if weight else sources[:1], **about)
-    summarise(args, model, {"control": name, "adds_to": "layers"} | together)
+    summarise(generator, {"control": name, "adds_to": "layers"} | together)
 
 
 def penalise(generator: Generator, control: str, problems: list[Problem]) -> None:
@@ -146,7 +147,7 @@ def penalise(generator: Generator, control: str, problems: list[Problem]) -> Non
         about |= {"words": words, "first_tokens": args.first_tokens}
         bias = LogitBias(tokens, weight, args.first_tokens) if weight else None
         generator.write(output, args.dataset, problems, bias=bias, **about)
-    summarise(args, generator.ref.key, {"control": name, "adds_to": "logits"})
+    summarise(generator, {"control": name, "adds_to": "logits"})
 
 
 def chosen_layers(args: argparse.Namespace, method: Method, vectors: Tensor) -> Sequence[int | None]:
@@ -167,20 +168,21 @@ def chosen_layers(args: argparse.Namespace, method: Method, vectors: Tensor) -> 
     return sorted({int(text) - first for text in args.layer})
 
 
-def summarise(args: argparse.Namespace, model: str, control: dict[str, Any]) -> None:
+def summarise(generator: Generator, control: dict[str, Any]) -> None:
     """summary.json and the figures, from all finished settings that are there, also those of earlier calls.
 
     Another shard may finish, sum up more and write that before this one has written, so look again after writing.
     """
+    args, model, opening = generator.args, generator.ref.key, generator.ref.template.open
     path = store.steering_summary_path(args.artifacts, model, args.dataset, control["control"])
     about = {"model": model, "dataset": args.dataset} | control
     summed = None
     while (finished := store.finished_records(path.parent)) != summed:
-        write_summary(path, finished, about)
+        write_summary(path, finished, about, opening)
         summed = finished
 
 
-def write_summary(path: Path, finished: list[Path], about: dict[str, Any]) -> None:
+def write_summary(path: Path, finished: list[Path], about: dict[str, Any], think_open: str) -> None:
     runs = {}
     for file in finished:
         settings = store.run_settings(file)
@@ -189,12 +191,14 @@ def write_summary(path: Path, finished: list[Path], about: dict[str, Any]) -> No
     if not runs:
         print(f"{path.parent}: summed up when every shard is there")
         return
-    points = points_of(runs)
+    points = points_of(runs, think_open)
     store.write_json(path, about | {"points": points})
     points = [about | point for point in points]
     draw(path, points, {key: records for key, (records, _) in runs.items()})
     for point in points:
         print(described(point))
+        for line in oddities(point, point["max_length"]):
+            print(f"    note: {line}")
     print(f"{path}: {len(points)} settings; changes are from weight 0, on the same questions")
 
 

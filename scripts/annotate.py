@@ -27,9 +27,9 @@ from thinksteer.annotations import AnnotationLog, read_annotations
 from thinksteer.generation import record_seed
 from thinksteer.keywords import annotate_text
 from thinksteer.models import ModelRef
-from thinksteer.records import InputError, Record, Request, Response
+from thinksteer.records import InputError, Record, Request
 from thinksteer.stage import Generator
-from thinksteer.thinking import Reader, Template, prompt_ids
+from thinksteer.thinking import Reader, prompt_ids
 
 PROMPT = """Below is the thinking process of a language model. Divide all of it into consecutive pieces, by what the \
 model is doing, and label each piece with one of these:
@@ -107,7 +107,7 @@ def local(args: argparse.Namespace, stack: ExitStack) -> Annotator:
             for index, (record, prompt) in enumerate(zip(records, prompts, strict=True))
         ]
         for response in generator.engine.generate(requests, replace(generator.sampling, forced_answer="")):
-            yield int(response.id), after_thinking(response, ref.template)
+            yield int(response.id), ref.template.after_thinking(response.text, response.status)
 
     settings = {"annotator_model": ref.key, "annotator_source": ref.source, "annotator_template": ref.template.name}
     settings |= {"prompt": PROMPT, "max_length": args.max_length, "engine": generator.engine_name, "dtype": args.dtype}
@@ -141,7 +141,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    ref = models.resolve(args.model, args.artifacts, args.template)
+    ref = models.of_flags(args)
     reader = Reader.of(ref.template, models.load_tokenizer(ref, args.trust_remote_code))
     with ExitStack() as stack:
         annotator = ANNOTATORS[args.annotator](args, stack)
@@ -180,11 +180,6 @@ def write(
             for index, annotated in annotator.answers([one for one, _ in asked], [text for _, text in asked]):
                 log.append(annotate(asked[index][0], reader, annotated))
         run.device = annotator.device()
-
-
-def after_thinking(response: Response, template: Template) -> str:
-    """The answer of a model that may think first; nothing if its thinking never ended."""
-    return response.text if response.status == "no_think" else response.text.partition(template.close)[2]
 
 
 def describe(records: Sequence[Record], annotations: Sequence[Annotation]) -> str:

@@ -37,7 +37,7 @@ def main() -> None:
     args = parse_args()
     if args.first == args.second:
         raise InputError(f"{args.first} is given twice: name two annotators to compare")
-    ref = models.resolve(args.model, args.artifacts, args.template)
+    ref = models.of_flags(args)
     path = store.agreement_path(args.artifacts, args.first, args.second, ref.key, args.dataset)
     records = store.responses_path(args.artifacts, ref.key, args.dataset)
     sources = [store.annotations_path(args.artifacts, records, name) for name in (args.first, args.second)]

@@ -43,7 +43,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    model = models.resolve(args.model, args.artifacts, args.template).key
+    model = models.of_flags(args).key
     found = find_settings(args.artifacts, model, args.dataset, args.control, LABELS)
     records = [one.records for one in found]
     annotations = find_annotations(args.artifacts, args.model, records, args.annotations)

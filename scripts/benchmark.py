@@ -76,7 +76,7 @@ def main() -> None:
         raise InputError("not every way takes pipelines or copies: use --tensor_parallel_size alone")
     if engines(args) == ["hf"] and args.engine is None:
         print("vLLM is not installed here: transformers alone is measured")
-    ref = models.resolve(args.model, args.artifacts, args.template)
+    ref = models.of_flags(args)
     path = (args.output or store.reports_path(args.artifacts)) / "benchmark.json"
     inputs = [*model_files.fingerprint(ref), *data_files(args)]
     with store.run(path, vars(args), inputs, overwrite=True) as run:

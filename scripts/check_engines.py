@@ -34,7 +34,7 @@ from thinksteer.methods import METHODS
 from thinksteer.records import EVERYWHERE, Condition, Edit, Request, Response, Sampling
 from thinksteer.stage import load_problems
 from thinksteer.steering import Gate, applied, conditions
-from thinksteer.thinking import Follower, Reader, delimiters
+from thinksteer.thinking import Follower, Reader
 
 WEIGHTS = (-1.6, -0.8, 0.4, 0.8, 1.6)
 LAYER_WEIGHT = 4.0
@@ -58,7 +58,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    ref = models.resolve(args.model, args.artifacts, args.template)
+    ref = models.of_flags(args)
     problems, settings = load_problems(args, args.dataset), constant(args, ref.key)
     vllm, loading = engine_class("vllm"), Loading.of(args)
     plain = replace(loading, tensor_parallel_size=1, pipeline_parallel_size=1, data_parallel_size=1)
@@ -162,7 +162,7 @@ def steered_logits(
 ) -> Tensor:
     """The logits `[V]` after a prompt and the beginning of its response, in one pass."""
     ids = [*request.prompt_ids, *begun]
-    follower = Follower(len(request.prompt_ids), *delimiters(hf.template, hf.tokenizer), hf.template.opened_in_prompt)
+    follower = Follower(len(request.prompt_ids), hf.marks)
     wheres = conditions(edits)
     held = Gate(wheres, follower).mask(ids, 0, len(ids))
     with applied(model, edits) as masks:

@@ -36,7 +36,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    ref = models.resolve(args.model, args.artifacts, args.template)
+    ref = models.of_flags(args)
     for control in args.control:
         path = store.classes_path(args.artifacts, ref.key, args.dataset, control)
         rule = METHODS[control].rule(args, ref.quantile)

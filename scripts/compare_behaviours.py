@@ -28,7 +28,7 @@ def main() -> None:
     args = parser.parse_args()
     if len(args.model) < 2:
         raise InputError("--model: give two models or more to compare")
-    keys = [models.resolve(name, args.artifacts, args.template).key for name in args.model]
+    keys = [models.of_flags(args, name).key for name in args.model]
     records = [store.responses_path(args.artifacts, key, args.dataset) for key in keys]
     annotations = [
         find_annotations(args.artifacts, name, [path], args.annotations)[0]

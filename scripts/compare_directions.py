@@ -61,7 +61,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    ref = models.resolve(args.model, args.artifacts, args.template)
+    ref = models.of_flags(args)
     config = store.read_json(model_files.folder(ref) / "config.json")
     shape = model_files.stated_shape(config, args.model)
     if args.layer is not None and args.layer >= shape[0]:

@@ -77,7 +77,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    ref = models.resolve(args.model, args.artifacts, args.template)
+    ref = models.of_flags(args)
     name = args.name or args.pairs or args.pairs_file.stem
     path = store.direction_path(args.artifacts, ref.key, name)
     report = store.contrast_path(args.artifacts, ref.key, name)

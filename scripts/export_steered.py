@@ -40,7 +40,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    ref = models.resolve(args.model, args.artifacts, args.template)
+    ref = models.of_flags(args)
     weights = args.direction_weight * (len(args.control) if len(args.direction_weight) == 1 else 1)
     if len(weights) != len(args.control):
         raise InputError(

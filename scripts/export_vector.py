@@ -63,7 +63,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    ref = models.resolve(args.model, args.artifacts, args.template)
+    ref = models.of_flags(args)
     source = store.direction_path(args.artifacts, ref.key, args.control)
     edits = edits_of(source, args)
     check_output(args.format, args.output, edits)

@@ -33,7 +33,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    ref = models.resolve(args.model, args.artifacts, args.template)
+    ref = models.of_flags(args)
     for control in args.control:
         path = make_states(args, ref, METHODS[control])
         tensors, _ = store.read_safetensors(path)

@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--unscaled", action="store_true", help="directions as long as the difference comes out")
     cli.add_artifacts(parser)
     args = parser.parse_args()
-    ref = models.resolve(args.model, args.artifacts, args.template)
+    ref = models.of_flags(args)
     found = [load(path) for path in args.files]  # all are read before anything is written
     for path, value in zip(args.files, found, strict=True):
         IMPORTS[type(value)](args, ref, path, value)

@@ -54,7 +54,7 @@ def main() -> None:
         raise InputError(
             f"--name {args.name}: that one is added to what attention puts out, not blocks: name it otherwise"
         )
-    ref = models.resolve(args.model, args.artifacts, args.template)
+    ref = models.of_flags(args)
     layer = None if args.layer is None else block(args.layer, args.layer_numbering)
     vectors = [read(file, layer) for file in args.files]
     config = model_files.config(ref)

@@ -81,7 +81,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    ref = models.resolve(args.model, args.artifacts, args.template)
+    ref = models.of_flags(args)
     responses = store.responses_path(args.artifacts, ref.key, args.dataset)
     named = ("coef", "n_responses", "n_spans", "seed", "control_seeds", "n_nodes", "annotations", "dtype")
     model, curves = None, []

@@ -43,7 +43,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    model = models.resolve(args.model, args.artifacts, args.template).key
+    model = models.of_flags(args).key
     found = find_settings(args.artifacts, model, args.dataset, args.control)
     found = [one for one in found if one.weight or not one.random]
     runs = [read_run(one) for one in tqdm(found, desc="read", unit="file")]

@@ -14,6 +14,7 @@ temperature 0.7 and top_p 0.95).
 
 import argparse
 import random
+import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -48,7 +49,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    ref = models.resolve(args.model, args.artifacts, args.template)
+    ref = models.of_flags(args)
     method = METHODS[args.control]
     rule, responses = method.rule(args, ref.quantile), store.responses_path(args.artifacts, ref.key, args.dataset)
     output = store.rerolls_path(args.artifacts, ref.key, args.dataset, family(method))
@@ -60,13 +61,14 @@ def main() -> None:
         if not run.finished:
             spans = chosen(load_passages(args, ref, [method], rule), args.n_spans, args.seed)
             reader, engine = generator.reader, generator.engine
-            stops = method.where(reader).tokens or frozenset()
-            sampling = replace(generator.sampling, forced_answer="", stop_ids=stops | {reader.close_ids[0]})
+            ends = [text for text in (method.where(reader).text, ref.template.close) if text]
+            sampling = replace(generator.sampling, forced_answer="", stop_ids=reader.tokens_with(ends))
             with store.RecordLog(output) as log:
                 asked = requests(spans, args.n_samples, args.seed, log.done)
                 for response in engine.generate(asked, sampling):
-                    drawn = [token for token in response.token_ids if token not in sampling.stop_ids]
-                    label = method.classify(reader.decode(drawn), rule)
+                    # Where no single token ends a span, more was drawn than the span.
+                    drawn = re.split("|".join(map(re.escape, ends)), response.text)[0]
+                    label = method.classify(drawn, rule)
                     log.append(reroll(response, spans[response.id][1].label, label))
                 run.device = engine.device
     summarise(output)

@@ -76,7 +76,7 @@ def main() -> None:
     args = parse_args()
     if find_spec("lm_eval") is None:
         raise InputError(f"lm-eval is not installed here: pip install '{PACKAGE}'")
-    ref = models.resolve(args.model, args.artifacts, args.template)
+    ref = models.of_flags(args)
     method = chosen_method(args)
     file = method and store.direction_path(args.artifacts, ref.key, args.direction or args.control)
     path = store.lm_eval_path(args.artifacts, ref.key, args.name or default_name(args))

@@ -73,7 +73,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    ref = models.resolve(args.model, args.artifacts, args.template)
+    ref = models.of_flags(args)
     for control in args.control:
         method = METHODS[control]
         path = store.separability_path(args.artifacts, ref.key, args.dataset, control)

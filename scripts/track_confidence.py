@@ -102,7 +102,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    ref = models.resolve(args.model, args.artifacts, args.template)
+    ref = models.of_flags(args)
     tokenizer = models.load_tokenizer(ref, args.trust_remote_code)
     reader, encode = Reader.of(ref.template, tokenizer), partial(tokenizer.encode, add_special_tokens=False)
     files = args.records or [store.responses_path(args.artifacts, ref.key, args.dataset)]

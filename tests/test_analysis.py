@@ -18,6 +18,7 @@ from thinksteer.analysis import (
     mean_length,
     mean_tokens,
     metrics,
+    oddities,
     paired_change,
     paired_difference,
     paired_length_difference,
@@ -175,7 +176,33 @@ def test_metrics_have_the_keys_that_stages_write_and_survive_json():
     assert (found["n_responses"], found["accuracy"], found["mean_length"]) == (4, 0.75, 200)
     assert found["mean_tokens"] == (110 + 300 + 210 + 0) / 4
     assert (found["cap_rate"], found["no_answer_rate"], found["degenerate_rate"]) == (0.25, 0.25, 0)
-    assert found["status"] == {"closed": 0.5, "capped": 0.25, "eos_open": 0, "no_think": 0.25}
+    assert found["status"] == {"closed": 0.5, "capped": 0.25, "eos_open": 0, "empty": 0, "no_think": 0.25}
+    assert (found["forced_rate"], found["forced_tokens"], found["reopened_rate"]) == (0, None, None)
+
+
+def test_forced_answers_that_open_the_thinking_again_are_counted():
+    asked = "<think>Hm\n</think>\n\nYeah, I think that's right.\n\n**Final Answer**\n"
+    cut = replace(record("a", 0, 20, status="capped"), response_tokens=30, forced_at=20)
+    records = [replace(cut, response=f"{asked}7"), replace(cut, sample=1, response=f"{asked}<think>Hm"), record("b")]
+    found = metrics(records, 20, "<think>")
+    assert (found["forced_rate"], found["forced_tokens"], found["reopened_rate"]) == (2 / 3, 10, 0.5)
+    assert metrics(records, 20)["reopened_rate"] == 0  # no delimiter to look for
+    assert oddities(found, 20) == [
+        "67% reached the limit of 20 tokens: raise --max_length",
+        "50% of the forced answers open the thinking again instead of answering",
+    ]
+
+
+def test_what_is_odd_about_responses_is_said():
+    def said(*records):
+        return " ".join(oddities(metrics(records, 50, "<think>"), 50))
+
+    assert said(record("a"), record("b", length=None)) == ""
+    assert "no response thinks" in said(record("a", length=None), replace(record("b"), status="empty"))
+    idle = [record(name, length=None) for name in "abc"]
+    assert "75% of the responses do not think (0% empty)" in said(*idle, record("d"))
+    assert "no response states an answer" in said(replace(record("a"), prediction=None))
+    assert "100.0% end in a loop" in said(record("a", response="again " * 900))
 
 
 def test_metrics_of_responses_without_thinking_have_no_length():

@@ -13,12 +13,12 @@ from synthetic import record
 from test_judge import bad, good, serving
 from test_stages import ENVIRONMENT, MODEL, ROOT, run
 
-from scripts.annotate import PROMPT, after_thinking, describe
+from scripts.annotate import PROMPT, describe
 from thinksteer import store
 from thinksteer.annotation import LABELS, Annotation, Section
 from thinksteer.annotations import read_annotations
-from thinksteer.records import InputError, Response
-from thinksteer.thinking import TEMPLATES
+from thinksteer.records import InputError
+from thinksteer.thinking import TEMPLATES, Prompting
 
 
 def command(script, *flags, code=0):
@@ -133,7 +133,7 @@ def test_a_judge_that_stopped_is_not_asked_again_about_what_it_answered(root):
 def test_a_response_that_thought_nothing_is_not_asked_about(root, tmp_path):
     one = next(iter(by_key(root).values()))
     ids = (*one.token_ids[:2], one.token_ids[one.thinking_tokens - 1])  # the delimiters, and a line break in between
-    empty = replace(one, response="<think>\n</think>", token_ids=ids, thinking_tokens=3)
+    empty = replace(one, response="<think>\n</think>", token_ids=ids, thinking_tokens=None, status="empty")
     path = store.responses_path(tmp_path, MODEL, "arithmetic")
     with store.RecordLog(path) as log:
         log.append(empty)
@@ -159,13 +159,11 @@ def test_what_an_annotator_needs_is_named(root):
 
 
 def test_what_follows_the_thinking_is_the_annotation():
-    def response(text, status):
-        return Response("q", 0, "", text, (), None, status, "stop", None, 0)
-
-    template = TEMPLATES["deepseek"]
-    assert after_thinking(response("<think>\nHm </think>a</think>b", "closed"), template) == "a</think>b"
-    assert after_thinking(response("a</think>", "no_think"), template) == "a</think>"
-    assert after_thinking(response("<think>a", "capped"), template) == ""
+    after = TEMPLATES["deepseek"].after_thinking
+    assert after("<think>\nHm </think>a</think>b", "closed") == "a</think>b"
+    assert after("a</think>", "no_think") == "a</think>"
+    assert after("<think>a", "capped") == ""
+    assert Prompting(thinking="response").apply("qwen3", None).after_thinking("All of it", "closed") == "All of it"
 
 
 def test_the_summary_counts_sections_pieces_and_characters():

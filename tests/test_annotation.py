@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from synthetic import record
+from synthetic import marks_of, record
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -31,6 +31,7 @@ from thinksteer.thinking import TEMPLATES, Reader
 REF = resolve("tiny-reasoner", Path("artifacts"))
 TOKENIZER = load_tokenizer(REF)
 READER = Reader.of(REF.template, TOKENIZER)
+NO_MARKS = marks_of((), "<think>", "</think>")  # of tokens whose texts hold none
 
 
 def metaspace():
@@ -50,7 +51,7 @@ def response(text, reader=READER, ids=None, eos=True, **changes):
     ids = TOKENIZER(text, add_special_tokens=False).input_ids if ids is None else ids
     ids = (*ids, TOKENIZER.eos_token_id) if eos else tuple(ids)
     asked = reader.encode(f"{REF.template.prompt('2+2?')}")
-    found = thinking.read(asked, ids, reader.open_ids, reader.close_ids, False, len(ids), "stop")
+    found = thinking.read(asked, ids, reader.marks, len(ids), "stop")
     made = record("q1", response=text)
     changes = {"token_ids": ids, "status": found.status, "thinking_tokens": found.tokens} | changes
     return replace(made, prompt=REF.template.prompt("2+2?"), response_tokens=len(ids), **changes)
@@ -89,7 +90,7 @@ def test_a_token_belongs_to_the_section_that_has_its_first_character_that_is_no_
     """ " b" begins with a space that is between the sections; a token of spaces alone goes where its first one is."""
     one = replace(record("q1", response="a b  c", length=None), token_ids=(1, 2, 3, 4), status="no_think")
     text = {1: "a", 2: " b", 3: "  ", 4: "c"}
-    reader = Reader(lambda _: (), lambda ids: "".join(text[id] for id in ids), list, (8,), (9,), False)
+    reader = Reader(lambda _: (), lambda ids: "".join(text[id] for id in ids), list, NO_MARKS)
     sections = annotate(one, reader, '["x"]a["end-section"] ["y"]b  c["end-section"]').sections
     assert sections == (Section("x", 0, 1, 0, 1), Section("y", 2, 6, 1, 4))
     sections = annotate(one, reader, '["x"]a["end-section"] ["y"]b["end-section"]["z"]c["end-section"]').sections
@@ -98,7 +99,7 @@ def test_a_token_belongs_to_the_section_that_has_its_first_character_that_is_no_
 
 def test_a_section_within_a_token_that_began_before_it_has_no_token():
     one = replace(record("q1", response="ab", length=None), token_ids=(1,), status="no_think")
-    reader = Reader(lambda _: (), lambda ids: "ab" * len(ids), list, (8,), (9,), False)
+    reader = Reader(lambda _: (), lambda ids: "ab" * len(ids), list, NO_MARKS)
     first, second = annotate(one, reader, '["x"]a["end-section"]["y"]b["end-section"]').sections
     assert (first.first, first.last) == (0, 1) and second.first == second.last
 
@@ -204,7 +205,7 @@ def test_a_token_with_the_end_of_one_character_and_the_start_of_another_begins_i
     parts = {1: b"a\xe6", 2: b"\x97\xa5\xe6", 3: b"\x9c\xac", 4: b"!"}  # a日本!
     one = replace(record("q1", response="a日本!", length=None), token_ids=(1, 2, 3, 4), status="no_think")
     reader = Reader(
-        lambda _: (), lambda ids: b"".join(parts[id] for id in ids).decode(errors="replace"), list, (8,), (9,), False
+        lambda _: (), lambda ids: b"".join(parts[id] for id in ids).decode(errors="replace"), list, NO_MARKS
     )
     assert [start for start, _ in token_spans(one, reader)] == [0, 1, 2, 3]
 
@@ -223,7 +224,7 @@ def test_a_tokenizer_that_drops_a_first_space_has_its_characters_too():
     decode = partial(tokenizer.decode, skip_special_tokens=False, clean_up_tokenization_spaces=False)
     assert decode(ids) == "Wait, no. 日 I see." and decode(ids[2:3]) == "no"
     one = replace(record("q1", response=decode(ids), length=None), token_ids=ids, status="no_think")
-    reader = Reader(lambda _: (), decode, list, (98,), (99,), False)
+    reader = Reader(lambda _: (), decode, list, NO_MARKS)
     assert [start for start, _ in token_spans(one, reader)] == [0, 4, 5, 8, 9, 10, 10, 10, 11, 13, 17]
     part = annotate(one, reader, '["x"]I see.["end-section"]').sections[0]
     assert (part.first, part.last) == (8, 11)
@@ -265,13 +266,13 @@ def test_a_forced_answer_is_no_thinking():
 
 def test_thinking_that_the_prompt_opened_begins_with_the_response():
     template = TEMPLATES["qwq"]
-    reader = replace(READER, opened_in_prompt=True)
     text = "One.\n</think>\n\nFour"
     ids = tuple(TOKENIZER(text, add_special_tokens=False).input_ids)
     prompt = template.prompt("2+2?")
-    read = thinking.read(reader.encode(prompt), ids, reader.open_ids, reader.close_ids, True, len(ids), "stop")
+    read = thinking.read(READER.encode(prompt), ids, READER.marks, len(ids), "length")
     one = replace(record("q1", response=text), prompt=prompt, token_ids=ids, thinking_tokens=read.tokens)
-    assert text[slice(*thinking_text(one, reader))] == "One.\n"
+    one = replace(one, finish_reason="length")
+    assert text[slice(*thinking_text(one, READER))] == "One.\n"
 
 
 WORDS = ["So", "4.", "Wait,", "é日", "🙂", "[1]", '"x"', "\n\n", "Yes.", "So 4.", "\\boxed{4}", "["]

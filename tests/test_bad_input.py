@@ -193,7 +193,7 @@ MODELS = [
     ("half a tokenizer", OWN, f"the tokenizer of {MODEL}", "download it again", cut(f"{MODEL}/tokenizer.json")),
     ("a tokenizer of other JSON", OWN, f"the tokenizer of {MODEL}", "download it again",
      write(f"{MODEL}/tokenizer.json", "{}")),
-    ("a tokenizer that tells no prompt", OWN, MODEL, "--template is one of deepseek",
+    ("a tokenizer without a chat template", OWN, MODEL, "give --template, one of deepseek",
      write(f"{MODEL}/tokenizer.json", json.dumps({"version": "1.0", "added_tokens": [], "model":
            {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}}))),
     ("a tokenizer without the template's BOS", f"{OWN} --template deepseek", "template deepseek", "has no such token",

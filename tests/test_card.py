@@ -18,7 +18,7 @@ def make_model(root: Path, strength: float = 1.0) -> ModelRef:
     store.write_json(folder / "edit.json", {"intervention_weight": strength})
     header = card.metadata("deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", root, "gsm8k", "thinkedit")
     store.write_text(folder / "README.md", f"---\n{header}\n---\n# Mine\n\nWords.\n\n## More\n\nOthers.\n")
-    return models.resolve(NAME, root, "deepseek")
+    return models.resolve(NAME, root)
 
 
 def evaluate(root: Path, ref: ModelRef, dataset: str, instruction: str = "", n_samples: int = 2, **also: Path) -> dict:

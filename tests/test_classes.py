@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from synthetic import record
+from synthetic import marks_of, record
 
 from thinksteer import store
 from thinksteer.class_figures import usage_figure
@@ -23,7 +23,7 @@ from thinksteer.thinking import Reader
 
 ROOT = Path(__file__).parent.parent
 ALL = ("--n_correct", 0, "--n_incorrect", 0)
-READER = Reader(None, lambda ids: " ".join(map(str, ids)), None, (), (), False)
+READER = Reader(None, lambda ids: " ".join(map(str, ids)), None, marks_of((), "<think>", "</think>"))
 
 
 def found(id, *spans, sample=0):

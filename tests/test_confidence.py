@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from synthetic import record
+from synthetic import character_marks, record
 from test_engines_hf import TEMPLATE, make_tokenizer
 from tokenizers.processors import TemplateProcessing
 
@@ -19,11 +19,11 @@ def ids(text: str) -> tuple[int, ...]:
     return tuple(map(ord, text))
 
 
-def reader(opened_in_prompt: bool = False) -> Reader:
+def reader() -> Reader:
     def decode(tokens) -> str:
         return "".join(map(chr, tokens))
 
-    return Reader(ids, decode, lambda: [], ids("<<"), ids(">>"), opened_in_prompt)
+    return Reader(ids, decode, lambda: [], character_marks("<<", ">>"))
 
 
 def response(text: str, status: str, **more) -> Record:
@@ -33,9 +33,9 @@ def response(text: str, status: str, **more) -> Record:
     return replace(made, **{"thinking_tokens": length} | more)
 
 
-def places(made: Record, every: int = 4, **reads) -> dict[str, list[int]]:
+def places(made: Record, every: int = 4) -> dict[str, list[int]]:
     """Where the thinking is closed by the tail, and where it is not."""
-    found = forks(made, reader(**reads), every, CLOSING, SUFFIX)
+    found = forks(made, reader(), every, CLOSING, SUFFIX)
     return {name: [one.at for one in found if one.tail == tail] for name, tail in (("open", CLOSING), ("not", SUFFIX))}
 
 
@@ -58,7 +58,7 @@ def test_no_fork_lies_inside_a_delimiter():
 def test_thinking_that_the_prompt_opened_is_open_from_the_start():
     made = response("abcdef>> 47", "closed", thinking_tokens=10)
     made = replace(made, prompt="a prompt<<")
-    assert places(made, opened_in_prompt=True) == {"open": [0, 4], "not": [8]}
+    assert places(made) == {"open": [0, 4], "not": [8]}
 
 
 def test_unfinished_thinking_ends_where_it_was_cut_before_what_was_forced():
@@ -110,7 +110,7 @@ def test_a_chain_is_its_records_tokens():
 
 
 def test_a_record_of_another_model_is_refused():
-    with pytest.raises(InputError, match="another model or template"):
+    with pytest.raises(InputError, match="pass the --template"):
         forks(response("abc", "capped"), reader(), 4, CLOSING, SUFFIX)
 
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from html.parser import HTMLParser
 
-from synthetic import record
+from synthetic import marks_of, record
 from test_calibration import chain
 
 from thinksteer.confidence_page import Told, page, token_texts
@@ -76,6 +76,6 @@ def test_token_texts_join_to_the_response_whatever_tokens_hold():
     def decode(ids):
         return b"".join(parts[one] for one in ids).decode(errors="replace")
 
-    reader = Reader(None, decode, None, (), (), False)
+    reader = Reader(None, decode, None, marks_of((), "<think>", "</think>"))
     one = replace(record("q", response="aé b"), token_ids=(1, 2, 3, 4))
     assert token_texts(one, reader) == ("a", "", "é", " b")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from synthetic import record
+from synthetic import character_marks, record
 
 from thinksteer import arithmetic, models
 from thinksteer.contrast import (
@@ -45,9 +45,7 @@ def reader(template):
         lambda prompt: tuple(words(prompt)),
         lambda ids: "".join(map(chr, ids)),
         None,
-        tuple(words(template.open)),
-        tuple(words(template.close)),
-        template.opened_in_prompt,
+        character_marks(template.open, template.close),
     )
 
 
@@ -82,7 +80,10 @@ def test_effort_asks_the_same_about_what_is_worked_out_and_what_is_skipped():
 def test_what_a_model_reads_is_its_prompt_its_opening_and_the_beginning_of_a_suffix(template):
     """The whole text, spelled out; no template closes a thinking block before the suffix."""
     ids = prompts([("Say a", "Say b")], template, reader(template))
-    for kind, opening in (("ordinary", ""), ("reasoning", "" if template.opened_in_prompt else template.open + "\n")):
+    for kind, opening in (
+        ("ordinary", ""),
+        ("reasoning", "" if template.opened_in(template.prompt("?")) else template.open + "\n"),
+    ):
         first = written_suffixes(kind, template, words)[:1]
         (pair,) = draw(ids, [[Suffix(first[0].ids[: first[0].shortest + 4], first[0].shortest + 4)]], None, 0)
         for side, said in zip(passages([pair]), ("a", "b"), strict=True):
@@ -152,7 +153,7 @@ def test_own_suffixes_are_beginnings_of_the_thinking_as_the_model_opened_it():
         response("b", f"<think>{long}</think>4$"),
         response("a", "<think>\nab</think>5$"),
         response("a", "<think>other sample</think>5$", sample=1),
-        response("c", "<think>\n\n</think>6$"),  # as Qwen3 answers without thinking
+        response("c", "<think>\n\n</think>6$", status="empty"),  # as Qwen3 answers without thinking
         response("d", "<think>cut", status="capped"),
         response("e", "I say.$", status="no_think"),
     ]

@@ -28,7 +28,7 @@ from thinksteer.thinking import Template
 
 VOCABULARY, BOS, EOS, OPEN, CLOSE, LAYERS, HIDDEN = 40, 1, 2, 3, 4, 2, 32
 ENDS = (EOS, 30)
-TEMPLATE = Template("tiny", "", "", "O", "C", opened_in_prompt=False)
+TEMPLATE = Template("tiny", open="O", close="C")
 GREEDY = Sampling(max_tokens=40, temperature=0.0, top_p=1.0, top_k=0)
 SAMPLED = Sampling(max_tokens=40, temperature=2.5, top_p=0.9, top_k=0)
 FAMILIES = {
@@ -190,7 +190,7 @@ class Script:
         monkeypatch.setattr(Batch, "_choose", choose)
 
 
-def forced(llama, monkeypatch, script: list[int], text: str = "aCbb"):
+def forced(llama, monkeypatch, script: list[int], text: str = "\nCbb"):
     others = {f"q{i}": [9] * i + [EOS] for i in range(1, 9)}
     Script(monkeypatch, {"q0": script, **others})
     sampling = Sampling(6, 1.0, 1.0, 0, forced_answer=text, forced_tokens=3)
@@ -242,7 +242,7 @@ def test_nothing_is_forced_without_a_forced_answer(llama, monkeypatch):
 def test_a_forced_continuation_is_what_the_model_says_after_those_tokens(llama):
     """Greedy; the forced tokens pass through the cache one by one."""
     requests = [Request(f"q{i}", 0, "", (BOS, i, i + 1, OPEN), 0) for i in range(5, 15)]
-    opened = HFEngine(llama, make_tokenizer(), replace(TEMPLATE, opened_in_prompt=True), max_batch=3, first_columns=16)
+    opened = HFEngine(llama, make_tokenizer(), TEMPLATE, max_batch=3, first_columns=16)
     sampling = replace(GREEDY, max_tokens=3, forced_answer="aCbb", forced_tokens=5)
     responses = {response.id: response.token_ids for response in opened.generate(requests, sampling)}
     cut = [request for request in requests if len(responses[request.id]) > 3]

@@ -166,7 +166,7 @@ def test_rows_of_one_length_run_together_as_far_as_the_cache_holds(model, monkey
 
 def test_a_forced_answer_is_read_and_continued_at_its_new_length(model):
     requests = [replace(one, prompt_ids=(*one.prompt_ids, OPEN)) for one in make_requests(12, longest=2)]
-    opened = HFEngine(model, make_tokenizer(), replace(TEMPLATE, opened_in_prompt=True), max_batch=4)
+    opened = HFEngine(model, make_tokenizer(), TEMPLATE, max_batch=4)
     sampling = replace(GREEDY, max_tokens=3, forced_answer="aCbb", forced_tokens=5)
     responses = list(opened.generate(requests, sampling))
     cut = [response for response in responses if response.forced_at is not None]

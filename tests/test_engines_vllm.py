@@ -119,7 +119,7 @@ def test_forced_answers_are_those_of_transformers(ref, hf, vllm, asked, vectors)
 def test_a_methods_tokens_outside_the_thinking_are_not_steered(ref, hf, vllm, asked, vectors):
     """Blank lines in the question, of which some prompts have none, and behind the thinking."""
     method, reader = METHODS["seal"], Reader.of(ref.template, hf.tokenizer)
-    (blank,) = method.where(reader).tokens
+    (blank,) = reader.tokens_with(["\n\n"])
     split = [
         replace(one, prompt_ids=(*one.prompt_ids[:9], *[blank] * (number % 3), *one.prompt_ids[9:]))
         for number, one in enumerate(asked)
@@ -127,10 +127,10 @@ def test_a_methods_tokens_outside_the_thinking_are_not_steered(ref, hf, vllm, as
     edits = method.edits(vectors, [method.layer(6)], 9.0, method.where(reader))
     found, expected = answers(vllm, split, GREEDY, edits), answers(hf, split, GREEDY, edits)
     assert found == expected
-    outside, marks = 0, (reader.open_ids, reader.close_ids, reader.opened_in_prompt)
+    outside = 0
     for request in split:
         response = found[request.id]
-        seen = read(request.prompt_ids, response.token_ids, *marks, GREEDY.max_tokens, response.finish)
+        seen = read(request.prompt_ids, response.token_ids, reader.marks, GREEDY.max_tokens, response.finish)
         ids = [*request.prompt_ids, *response.token_ids[:-1]]
         end = len(ids) if seen.end is None else seen.end
         places = [place for place, token in enumerate(ids) if token == blank]

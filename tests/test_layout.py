@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from recurrent_model import make_model
@@ -11,7 +13,7 @@ from transformers import (
     GraniteForCausalLM,
 )
 
-from thinksteer.layout import Layout, layout_of
+from thinksteer.layout import Layout, layout_of, oddity
 from thinksteer.places import Place
 from thinksteer.records import InputError
 
@@ -69,6 +71,12 @@ def test_layers_that_scale_what_their_parts_add_are_refused(scale):
     else:
         with pytest.raises(InputError, match=r"layer 0 of Granite.* scales .*\(residual_multiplier 0.22\)"):
             Layout(model)
+
+
+def test_what_a_config_scales_by_the_depth_is_odd_too(qwen):
+    layer, scaled = qwen.model.layers[0], SimpleNamespace(scale_depth=1.4)  # as MiniCPM's config
+    assert oddity(layer, qwen.config) is None
+    assert oddity(layer, scaled) == "scales what its parts add to the stream (scale_depth 1.4)"
 
 
 class Pair(nn.Module):

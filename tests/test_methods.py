@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+from synthetic import marks_of
 
 from thinksteer.activations import read_at
 from thinksteer.lengths import LengthRule, QuantileRule
@@ -20,7 +21,8 @@ def encode(prompt):
     return (BOS, USER, *(10 + len(word) for word in prompt.split()), ASSISTANT)
 
 
-READER = Reader(encode, str, list, (OPEN,), (CLOSE,), opened_in_prompt=False)
+MARKS = marks_of(("<s>", "U", "A", "<think>", "</think>", "</s>"), "<think>", "</think>")
+READER = Reader(encode, str, list, MARKS)
 ATTN = METHODS["thinking_length_attn"]
 
 
@@ -74,16 +76,22 @@ def test_the_positions_read_are_those_that_predict_each_thinking_token():
 def test_an_opening_in_the_prompt_belongs_to_the_span():
     made = [record("a", 5, token_ids=(7, 7, 7, CLOSE, EOS)), record("b", 3, token_ids=(7, CLOSE, EOS))]
     prompt = (BOS, ASSISTANT, OPEN)
-    found = read(made, replace(READER, encode=lambda _: prompt, opened_in_prompt=True))
+    found = read(made, replace(READER, encode=lambda _: prompt))
     # BOS ASSISTANT OPEN | 7 7 7 CLOSE EOS: position 1 predicts OPEN, position 5 predicts CLOSE.
     assert [p.spans for p in found] == [(Span("long", 1, 6),), (Span("short", 1, 4),)]
 
 
 def test_delimiters_of_several_tokens_are_read_whole():
     ids = (OPEN, USER, 7, 7, CLOSE, USER, 9, EOS)
-    made = [record("a", 4, token_ids=ids, thinking_tokens=6), record("b", 4, token_ids=(OPEN, USER, CLOSE, USER))]
-    found = read(made, replace(READER, open_ids=(OPEN, USER), close_ids=(CLOSE, USER)))
-    assert [p.spans for p in found] == [(Span("long", 4, 10),), (Span("short", 4, 8),)]
+    short = (OPEN, USER, 7, CLOSE, USER)
+    made = [record("a", 4, token_ids=ids, thinking_tokens=6), record("b", 4, token_ids=short, thinking_tokens=5)]
+    found = read_at(
+        ATTN.passages(
+            made, LengthRule(5, 6), replace(READER, marks=replace(MARKS, open=b"<think>U", close=b"</think>U"))
+        ),
+        ATTN.reading,
+    )
+    assert [p.spans for p in found] == [(Span("long", 4, 10),), (Span("short", 4, 9),)]
 
 
 def test_thresholds_are_strict():
@@ -102,7 +110,9 @@ def test_too_few_examples_are_an_error_that_counts_them_and_names_thresholds_tha
     made += [record("open", 500, status="capped")]
     with pytest.raises(InputError) as error:
         chosen(made, LengthRule(75, 25), min_examples=3)
-    assert "2 long and 1 short, at least 3 of each" in str(error.value)
+    assert "2 long and 1 short above 75 tokens of thinking (long) and below 25 (short), at least 3 of each" in str(
+        error.value
+    )
     assert "among 8 closed chains long_above 69 and short_below 41 would give enough" in str(error.value)
     assert Counter(chosen(made, LengthRule(69, 41), min_examples=3).values()) == {"long": 3, "short": 3}
 
@@ -112,7 +122,7 @@ def test_where_no_threshold_can_help_more_responses_are_asked_for():
         for rule in (LengthRule(), QuantileRule(0.2)):
             with pytest.raises(InputError, match="generate more responses"):
                 chosen(made, rule, min_examples=2)
-    with pytest.raises(InputError, match=r"0 long and 0 short.* among 0 closed"):
+    with pytest.raises(InputError, match=r"0 long and 0 short.*: generate more"):
         chosen([], LengthRule())
 
 
@@ -163,8 +173,8 @@ def test_matched_groups_have_the_same_distribution_of_question_size():
 
 
 def test_a_response_of_another_template_is_refused_by_name():
-    with pytest.raises(InputError, match=r"gsm8k-3 sample 0.*no_think.*another model or template"):
-        read([record("gsm8k-3", 9)], replace(READER, open_ids=(77,)))
+    with pytest.raises(InputError, match=r"gsm8k-3 sample 0.*no_think.*pass the --template"):
+        read([record("gsm8k-3", 9)], replace(READER, marks=replace(MARKS, open=b"<other>")))
     with pytest.raises(InputError, match=r"9 thinking tokens.* closed with 12"):
         chosen([record("a", 12, thinking_tokens=9)], LengthRule())
 

@@ -83,7 +83,7 @@ def test_other_annotations_and_no_rescaling_are_flags(root, reader):
     flags = ("--control", "backtracking", "--annotations", "first", "--unscaled", "--name", "first", *FLAGS)
     run("extract_directions.py", "--artifacts", root, *flags)
     found = METHODS["backtracking"].passages(records, None, reader)  # for the ids alone
-    starts = {passage.id: passage.ids.index(reader.open_ids[0]) + 1 for passage in found}
+    starts = {passage.id: reader.read(record)[1].opened for passage, record in zip(found, records, strict=True)}
     model = models.load_model(models.resolve(MODEL, root), "cpu", "float32").double()
     states = {one.id: torch.stack(hidden_states(model, one.ids)[1:]) for one in found}
     tensors, about = store.read_safetensors(store.direction_path(root, MODEL, "first"))

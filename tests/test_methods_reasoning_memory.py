@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import VOCABULARY, hidden_states
-from synthetic import record
+from synthetic import marks_of, record
 
 from thinksteer.activations import class_means, read_at
 from thinksteer.directions import contrast
@@ -17,7 +17,7 @@ from thinksteer.records import InputError, Span
 from thinksteer.thinking import Reader
 
 LIREFS = METHODS["reasoning_memory"]
-READER = Reader(lambda prompt: tuple(map(int, prompt.split())), None, None, (60,), (61,), False)
+READER = Reader(lambda prompt: tuple(map(int, prompt.split())), None, None, marks_of((), "<think>", "</think>"))
 
 
 def question(name, ids, level, sample=0):

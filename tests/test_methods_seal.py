@@ -3,14 +3,14 @@
 from dataclasses import replace
 
 import pytest
-from synthetic import record
+from synthetic import marks_of, record
 
 from thinksteer import models
 from thinksteer.activations import read_at
 from thinksteer.methods import METHODS, PENALTIES
 from thinksteer.methods.method import labelled
 from thinksteer.methods.seal import KEYWORDS, ThoughtRule, classify
-from thinksteer.records import InputError, Span
+from thinksteer.records import Condition, InputError, Span
 from thinksteer.steering import Gate
 from thinksteer.thinking import Follower, Reader
 
@@ -35,9 +35,7 @@ READER = Reader(
     lambda prompt: tuple(map(int, prompt.split())),
     lambda ids: "".join(TEXTS[token] for token in ids),
     lambda: TEXTS,
-    (OPEN,),
-    (CLOSE,),
-    opened_in_prompt=False,
+    marks_of(TEXTS, "<think>", "</think>"),
 )
 CASES = {  # text -> label by the lists named "upstream", "corrected", "code", "easysteer"
     "Wait, another way": "RRRT",
@@ -130,9 +128,9 @@ def test_a_control_needs_examples_of_its_own_labels_only():
 def test_it_acts_at_blank_lines_inside_the_thinking_alone():
     where = SEAL.where(READER)
     ids = [Q, BLANK, OPEN, X, BLANK, WAIT, LINE, DOT_BLANK, X, CLOSE, MORE, X]
-    (held,) = Gate([where], Follower(2, (OPEN,), (CLOSE,), False)).mask(ids, 0, len(ids))
+    (held,) = Gate([where], Follower(2, READER.marks)).mask(ids, 0, len(ids))
     assert [place for place, acts in enumerate(held) if acts] == [4, 7]
-    assert where.tokens == {BLANK, DOT_BLANK, MORE}
+    assert where == Condition(text="\n\n", in_thinking=True)
 
 
 def test_directions_point_to_execution_from_one_or_both_of_the_others():
@@ -154,7 +152,7 @@ def test_the_embedded_models_thoughts_are_found_in_its_own_tokens():
     reader = Reader.of(ref.template, tokenizer)
     text = "<think>\nMonday: 3+4=7.\n\nWait, let me check. 7-4=3. Yes.\n\nTuesday: 7+2=9.\n</think>\n\n\\boxed{9}"
     ids = (*tokenizer(text, add_special_tokens=False).input_ids, tokenizer.eos_token_id)
-    length = ids.index(reader.close_ids[0]) + 1
+    length = ids.index(tokenizer.convert_tokens_to_ids("</think>")) + 1
     one = replace(record("q", length=length), prompt="<｜User｜>a\n\nb<｜Assistant｜>", token_ids=ids)
     (passage,) = SEAL.passages([one], ThoughtRule(), reader)
     texts = [(span.label, reader.decode(passage.ids[span.start : span.end])) for span in passage.spans]

@@ -1,6 +1,7 @@
 import json
 import re
 import time
+from dataclasses import replace
 
 import huggingface_hub
 import pytest
@@ -19,7 +20,7 @@ from thinksteer.models import (
     resolve,
 )
 from thinksteer.records import InputError
-from thinksteer.thinking import TEMPLATES
+from thinksteer.thinking import TEMPLATES, Prompting
 
 EDITED = {"deepseek-qwen-1.5b", "deepseek-llama3-8b", "deepseek-qwen-14b", "deepseek-qwen-32b"}
 DEEPSEEK = ("<｜User｜>", "<｜Assistant｜>", "<think>", "</think>")
@@ -57,8 +58,8 @@ def test_a_key_a_hub_id_and_a_folder_are_told_apart(tmp_path, checkpoint):
     key = resolve("deepseek-qwen-1.5b", tmp_path)
     assert (key.location, key.template.name) == ("deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", "deepseek")
     folder = resolve(str(checkpoint), tmp_path)
-    assert (folder.location, folder.template.name) == (str(checkpoint), "deepseek")
-    hub = resolve("owner/some-model", tmp_path, template="qwen3")
+    assert (folder.location, folder.template.name) == (str(checkpoint), "chat")
+    hub = resolve("owner/some-model", tmp_path, Prompting("qwen3"))
     assert (hub.key, hub.location, hub.template.name) == ("owner/some-model", "owner/some-model", "qwen3")
 
 
@@ -82,29 +83,55 @@ def test_an_unknown_name_lists_the_known_ones(tmp_path):
     with pytest.raises(InputError, match=r'no model "deepsek".*tiny-reasoner.*qwq-32b'):
         resolve("deepsek", tmp_path)
     with pytest.raises(InputError, match=r'"chatty".*deepseek'):
-        resolve("tiny-reasoner", tmp_path, template="chatty")
+        resolve("tiny-reasoner", tmp_path, Prompting("chatty"))
 
 
-@pytest.mark.parametrize("end, name", [("", "qwen3"), ("{{ '<think>\n' }}", "qwq")])
-def test_a_folders_template_is_told_from_its_tokens_and_its_own_chat_template(tmp_path, end, name):
+@pytest.mark.parametrize("end", ["", "{{ '<think>\n' }}", "{{ '<think>\n\n</think>\n\n' }}"])
+def test_a_folders_prompt_is_its_own_chat_template(tmp_path, end):
+    """Never that of a family, whatever tokens it shares with one; the prompt tells whether thinking is opened."""
     folder = save_checkpoint(tmp_path / "mine", QWEN, CHAT + end)
-    assert resolve(str(folder), tmp_path).template.name == name
+    template = resolve(str(folder), tmp_path).template
+    opened = {"": "", "{{ '<think>\n' }}": "<think>\n"}.get(end, "<think>\n\n</think>\n\n")
+    assert template.prompt("2+2?", " Box it.") == f"2+2? Box it.<|im_end|>\n<|im_start|>assistant\n{opened}"
+    assert template.opened_in(template.prompt("q")) == (opened == "<think>\n") and template.name == "chat"
 
 
-@pytest.mark.parametrize("special", [("<think>", "</think>"), ("<user>",)])
-def test_plain_prompts_are_only_those_asked_for(tmp_path, special):
-    folder = save_checkpoint(tmp_path / "mine", special)
-    with pytest.raises(InputError, match=r"--template is one of .*plain"):
-        resolve(str(folder), tmp_path)
-    assert resolve(str(folder), tmp_path, template="plain").template.name == "plain"
+def test_a_chat_template_is_given_a_system_message_and_its_variables(tmp_path):
+    chat = "{% for m in messages %}[{{ m.role }}] {{ m.content }} {% endfor %}{{ 'thinks' if enable_thinking else '' }}"
+    folder = save_checkpoint(tmp_path / "mine", QWEN, chat)
+    asked = Prompting(system="Be brief.", chat_template_kwargs={"enable_thinking": True})
+    template = resolve(str(folder), tmp_path, asked).template
+    assert template.prompt("2+2?") == "[system] Be brief. [user] 2+2? thinks"
+    assert template.settings == {"system": "Be brief.", "chat_template_kwargs": {"enable_thinking": True}}
+    with pytest.raises(InputError, match="--system and --chat_template_kwargs go with --template chat, not with qwen3"):
+        resolve(str(folder), tmp_path, replace(asked, template="qwen3"))
 
 
 @pytest.mark.parametrize("special", [QWEN, ("<user>",)])
-def test_a_folder_whose_template_cannot_be_told_asks_for_it(tmp_path, special):
+def test_a_folder_without_a_chat_template_asks_for_a_template(tmp_path, special):
     folder = save_checkpoint(tmp_path / "mine", special)
-    with pytest.raises(InputError, match="--template is one of deepseek"):
-        resolve(str(folder), tmp_path)
-    assert resolve(str(folder), tmp_path, template="qwq").template.name == "qwq"
+    with pytest.raises(InputError, match=r"mine has no chat template: give --template, one of deepseek.*plain"):
+        resolve(str(folder), tmp_path).template.prompt("q")
+    assert resolve(str(folder), tmp_path, Prompting("plain")).template.prompt("q") == "q"
+
+
+def test_a_model_made_of_a_known_one_is_prompted_as_that_is(tmp_path):
+    made = tmp_path / "models" / "steered"
+    made.mkdir(parents=True)
+    (made / "config.json").write_text("{}")
+    (made / "steering.json").write_text('{"base_model": "qwq-32b"}')
+    assert resolve("steered", tmp_path).template.name == "qwq"
+    assert resolve(str(made), tmp_path).template.name == "qwq"
+
+
+def test_the_delimiters_are_those_that_are_named(tmp_path):
+    template = resolve("qwq-32b", tmp_path, Prompting(think_open="[THINK]", think_close="[/THINK]")).template
+    assert (template.open, template.close, template.closing) == ("[THINK]", "[/THINK]", "\n[/THINK]")
+    assert resolve("qwq-32b", tmp_path, Prompting(think_close="</t>")).template.open == "<think>"
+    with pytest.raises(InputError, match="--thinking response has no marks"):
+        Prompting(thinking="response", think_open="[THINK]")
+    with pytest.raises(InputError, match="take text, not nothing"):
+        Prompting(think_open="")
 
 
 def test_a_folder_loads_as_float32_on_the_cpu_and_in_the_dtype_asked_for(tmp_path, checkpoint):

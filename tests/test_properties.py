@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from synthetic import record
+from synthetic import character_marks, record
 
 from thinksteer import grading
 from thinksteer.annotation import LABELS, annotate, passage, render, thinking_text, token_spans
@@ -35,47 +35,55 @@ MARKS = [("o", "c"), ("oo", "cc"), ("ox", "oy"), ("xy", "xy")]  # one token each
 
 @st.composite
 def conversations(draw):
-    """A prompt, a response, the marks of thinking and how it ended; a letter is a token."""
+    """A prompt, a response, the marks of thinking and the budget; a letter is a token."""
     opening, closing = draw(st.sampled_from(MARKS))
-    pieces = st.lists(st.sampled_from([opening, closing, "a", "o", "x", "y", "c"]), max_size=12).map("".join)
-    prompt, response = draw(pieces), draw(pieces)
-    return prompt, response, opening, closing, draw(st.booleans()), draw(st.integers(0, 14))
+    pieces = st.lists(st.sampled_from([opening, closing, "a", "o", "x", "y", "c", " "]), max_size=12).map("".join)
+    return draw(pieces), draw(pieces), opening, closing, draw(st.integers(0, 14))
+
+
+def thinking_of(prompt, text, opening, closing):
+    """Where in a text that begins with the prompt the thinking begins, is closed and ends; None: it does not."""
+    bare = prompt.rstrip()
+    if bare.endswith(closing) and opening in bare:
+        begin = bare.rfind(opening)
+        return begin, len(bare) - len(closing), len(bare)
+    begin = len(bare) - len(opening) if bare.endswith(opening) else text.find(opening, len(prompt))
+    if begin < 0:
+        return None, None, None
+    closed = text.find(closing, max(len(prompt), begin + len(opening)))
+    return (begin, None, None) if closed < 0 else (begin, closed, closed + len(closing))
 
 
 @always
 @given(conversations(), st.sampled_from(["stop", "length"]))
 def test_the_thinking_of_tokens_is_that_of_the_text(conversation, finish):
-    prompt, response, opening, closing, in_prompt, most = conversation
-    found = read(*(list(map(ord, part)) for part in (prompt, response, opening, closing)), in_prompt, most, finish)
+    prompt, response, opening, closing, most = conversation
+    found = read(list(map(ord, prompt)), list(map(ord, response)), character_marks(opening, closing), most, finish)
     text = prompt + response[:most]
-    begin = prompt.rfind(opening) if in_prompt else text.find(opening, len(prompt))
-    if begin < 0:
-        assert (found.status, found.start, found.end, found.tokens) == ("no_think", None, None, None)
-        return
-    end = text.find(closing, max(len(prompt), begin + len(opening)))
-    assert found.start == begin
-    if end < 0:
-        assert (found.status, found.end) == ("capped" if finish == "length" else "eos_open", None)
+    begin, closed, end = thinking_of(prompt, text, opening, closing)
+    assert (found.start, found.closed, found.end) == (begin, closed, end)
+    if begin is None:
+        assert found.status == "no_think"
+    elif end is None:
+        assert found.status == ("capped" if finish == "length" else "eos_open")
     else:
-        assert (found.status, found.end) == ("closed", end + len(closing))
-        assert text[found.end - found.tokens : found.end] == text[begin : end + len(closing)]
+        thought = end > len(prompt) and text[begin + len(opening) : closed].strip()
+        assert found.status == ("closed" if thought else "empty")
+        assert found.tokens == (end - begin if thought else None)
 
 
 @always
 @given(conversations(), st.data())
 def test_a_follower_says_at_every_length_what_the_text_so_far_says_whatever_it_was_asked_before(conversation, data):
-    prompt, response, opening, closing, in_prompt, _ = conversation
+    prompt, response, opening, closing, _ = conversation
     text = prompt + response
-    ids, marks = list(map(ord, text)), (list(map(ord, opening)), list(map(ord, closing)))
     asked = data.draw(st.lists(st.integers(len(prompt), len(text)), min_size=1).map(sorted), "lengths")
-    follower = Follower(len(prompt), *marks, in_prompt)
+    follower = Follower(len(prompt), character_marks(opening, closing))
     for length in asked:
-        so_far = text[:length]
-        begin = prompt.rfind(opening) if in_prompt else so_far.find(opening, len(prompt))
-        start = begin + len(opening)
-        end = so_far.find(closing, max(len(prompt), start)) if begin >= 0 else -1
-        expected = range(start, length if end < 0 else end + len(closing) - 1) if begin >= 0 else range(0)
-        assert list(follower.inside(ids, length)) == list(expected)
+        begin, _, end = thinking_of(prompt, text[:length], opening, closing)
+        inside = begin is not None and (end is None or end > len(prompt))
+        expected = range(begin + len(opening), length if end is None else end - 1) if inside else range(0)
+        assert list(follower.inside(list(map(ord, text)), length)) == list(expected)
 
 
 WORDS = [" Wait", "So 3 + 4 = 7.", "\n\n", "\n", " ", "Mia has", " é", "日本", "😀", "\u2028", "e\u0301", '"', "["]
@@ -100,7 +108,7 @@ def responses(draw):
         ids += [TOKENIZER.eos_token_id]
     finish = "length" if kind in ("capped", "forced") else "stop"
     drawn = len(ids) if forced is None else forced
-    found = read((), ids, READER.open_ids, READER.close_ids, False, drawn, finish)
+    found = read((), ids, READER.marks, drawn, finish)
     return replace(
         record("q", response=READER.decode(ids)),
         token_ids=tuple(ids),
@@ -124,7 +132,7 @@ def test_characters_and_tokens_of_a_response_are_of_each_other(one):
         assert (begin, end) == (0, len(one.response))
         return
     after = one.response.partition("<think>")[2]
-    thought = after.partition("</think>")[0] if one.status == "closed" else one.response[begin:end]
+    thought = after.partition("</think>")[0] if one.status in ("closed", "empty") else one.response[begin:end]
     assert one.response[begin:end] == thought and one.response[:begin].endswith("<think>")
     if one.status == "capped" and one.forced_at is None:
         assert end == len(one.response)

@@ -27,7 +27,7 @@ def root(tmp_path_factory):
     """Responses by hand to questions of both kinds, two samples of each; those to every other question are long."""
     root, ref = tmp_path_factory.mktemp("artifacts"), models.resolve("tiny-reasoner", models.TINY_REASONER)
     tokenizer = models.load_tokenizer(ref)
-    close = Reader.of(ref.template, tokenizer).close_ids[0]
+    close = tokenizer.convert_tokens_to_ids("</think>")
     path = store.responses_path(root, "tiny-reasoner", "arithmetic")
     with store.run(path, {}, [], overwrite=False), store.RecordLog(path) as log:
         for index in range(24):

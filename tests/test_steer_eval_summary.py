@@ -8,9 +8,12 @@ import pytest
 import steer_eval
 from tests.synthetic import evaluation
 from thinksteer import store
+from thinksteer.models import ModelRef
 from thinksteer.records import Record
 from thinksteer.sweep import change
+from thinksteer.thinking import TEMPLATES
 
+REF = ModelRef("m", "m", TEMPLATES["deepseek"])
 BASE, STEERED = evaluation(0, 60, 1), evaluation(1, 60, 1, gain=0.2, longer=-30)
 
 
@@ -32,7 +35,10 @@ def folder(tmp_path: Path) -> Path:
 
 def summarise(folder: Path, adds_to: str = "layers") -> dict:
     steer_eval.summarise(
-        Namespace(artifacts=folder.parents[3], dataset="d"), "m", {"control": "seal", "adds_to": adds_to}
+        Namespace(
+            args=Namespace(artifacts=folder.parents[3], dataset="d"), ref=ModelRef("m", "m", TEMPLATES["deepseek"])
+        ),
+        {"control": "seal", "adds_to": adds_to},
     )
     return store.read_json(folder / "summary.json")
 

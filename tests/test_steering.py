@@ -4,6 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import head_contribution
+from synthetic import character_marks
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -237,7 +238,7 @@ def test_the_input_of_a_block_is_what_the_block_before_puts_out(model, vectors):
 
 def test_positions_that_predict_the_response_begin_with_the_prompts_last_token():
     where = Condition(frozenset({7, 8}), responding=True)
-    gate = Gate([Condition(responding=True), where], Follower(3, [90], [91], False))
+    gate = Gate([Condition(responding=True), where], Follower(3, character_marks("<<", ">>")))
     ids = [7, 7, 7, 8, 5]
     assert gate.mask(ids, 0, 3) == [[False, False, True], [False, False, True]]
     assert gate.mask(ids, 3, 5) == [[True, True], [True, False]] and gate.count == 3

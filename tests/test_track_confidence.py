@@ -88,7 +88,9 @@ def check(root, file, model, tokenizer, edits=(), unsteered=False):
     assert len(found) == 6
     for one in found[:1]:
         record = records[one.id]
-        opening, closing = (record.token_ids.index(ids[0]) for ids in (ref_reader.open_ids, ref_reader.close_ids))
+        opening, closing = (
+            record.token_ids.index(tokenizer.convert_tokens_to_ids(mark)) for mark in ("<think>", "</think>")
+        )
         assert one.thinking_end == one.at[-1] == closing + 1 and one.choice == record.reference
         for place in (1, -2, -1):
             at = one.at[place]

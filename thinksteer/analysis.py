@@ -4,21 +4,23 @@ Estimates come with 95 % intervals (see `intervals`); no figure depends on the o
 """
 
 import zlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from thinksteer.intervals import Estimate, estimates, mean
 from thinksteer.outcomes import Outcomes, shared
-from thinksteer.records import InputError, Record
+from thinksteer.records import InputError, Record, Status
 from thinksteer.significance import swap_p
 
 NOTHING_SHARED = "the two runs share no (question, sample): evaluate both on the same questions"
 SHORTEST_PERCENTS = (5, 10, 20)
 TAIL_CHARACTERS = 4000
 COMPRESSED_SHARE = 0.1
+MOST, DEGENERATE = 0.5, 0.05  # shares of the responses from which on something is odd
+ASKED = "**Final Answer**"  # how the text that forces an answer ends
 DISTINCT_SHARE = 0.2
 BREAKS = b"\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f " + bytes(range(128, 256))  # white space, and all of what is not ASCII
 CODE_BYTES = 64  # about what a code of zlib's takes, at most
@@ -29,19 +31,22 @@ Pair = tuple[str, int]
 Responses = Sequence[Record] | Outcomes
 
 
-def outcomes(records: Responses, loops: bool = False) -> Outcomes:
-    """What the records show, as columns; `loops`: look for those that end in one too. Each is looked at once."""
+def outcomes(records: Responses, loops: bool = False, think_open: str = "") -> Outcomes:
+    """What the records show, as columns. `loops`: look for those that end in one too, and for those that open their
+    thinking again (by `think_open`, if there is such a delimiter). Each is looked at once."""
     if isinstance(records, Outcomes):
         return records
-    columns: tuple[list[Any], ...] = tuple([] for _ in range(9))
+    columns: tuple[list[Any], ...] = tuple([] for _ in range(11))
     for one in records:
         row = (
             *(one.id, one.sample, one.verdict, one.length, one.response_tokens, one.prediction is not None),
-            *(one.finish_reason == "length", one.status, loops and degenerate(one.response)),
+            *(one.finish_reason == "length", one.status),
+            None if one.forced_at is None else one.response_tokens - one.forced_at,
+            *(loops and degenerate(one.response), loops and _reopened(one, think_open)),
         )
         for column, value in zip(columns, row, strict=True):
             column.append(value)
-    id, sample, verdict, length, tokens, answered, cut, status, looped = columns
+    id, sample, verdict, length, tokens, answered, cut, status, forced, looped, reopened = columns
     ids, question = np.unique(np.asarray(id, dtype=str), return_inverse=True)
     return Outcomes(
         ids=ids,
@@ -53,8 +58,15 @@ def outcomes(records: Responses, loops: bool = False) -> Outcomes:
         answered=np.asarray(answered, dtype=bool),
         cut=np.asarray(cut, dtype=bool),
         status=np.asarray(status, dtype=str),
+        forced=np.asarray(forced, dtype=np.float64),
         looped=np.asarray(looped, dtype=bool) if loops else None,
+        reopened=np.asarray(reopened, dtype=bool) if loops else None,
     )
+
+
+def _reopened(record: Record, think_open: str) -> bool:
+    """Whether the thinking is opened again behind the answer that was forced."""
+    return record.forced_at is not None and bool(think_open) and think_open in record.response.rpartition(ASKED)[2]
 
 
 def graded(records: Sequence[Record]) -> list[Record]:
@@ -203,17 +215,19 @@ def _compresses(raw: bytes) -> bool:
     return least < COMPRESSED_SHARE * len(raw) and len(zlib.compress(raw)) < COMPRESSED_SHARE * len(raw)
 
 
-def metrics(records: Responses, max_length: int | None) -> dict[str, Any]:
+def metrics(records: Responses, max_length: int | None, think_open: str = "") -> dict[str, Any]:
     """The figures of `metrics.json` and of steering points: shares in [0, 1], lengths in tokens, intervals [low, high].
 
     `max_length` is the token budget (None: not known) that `cap_rate`, the share of responses reaching it, refers to.
-    Accuracy and `no_answer_rate` are of the `n_graded` responses whose question is not open, None if there are none.
+    `forced_rate`: an answer was forced; of those, `reopened_rate` opened their thinking again (by `think_open`), and
+    `forced_tokens` is the mean of what was appended and of what followed. Accuracy and `no_answer_rate` are of the
+    `n_graded` responses whose question is not open, None if there are none.
     """
-    of = outcomes(records, loops=True)
+    of = outcomes(records, loops=True, think_open=think_open)
     right, length, tokens = accuracy(of), mean_length(of), mean_tokens(of)
-    if tokens is None or of.looped is None:
+    if tokens is None or of.looped is None or of.reopened is None:
         raise InputError("no records to analyse: generate or evaluate some first")
-    n, counted = len(of), of[~np.isnan(of.verdict)]
+    n, counted, forced = len(of), of[~np.isnan(of.verdict)], of[~np.isnan(of.forced)]
     return {
         "n_responses": n,
         "n_graded": len(counted),
@@ -229,11 +243,38 @@ def metrics(records: Responses, max_length: int | None) -> dict[str, Any]:
         "cap_rate": int(of.cut.sum()) / n,
         "no_answer_rate": int((~counted.answered).sum()) / len(counted) if len(counted) else None,
         "degenerate_rate": int(of.looped.sum()) / n,
-        "status": {name: int((of.status == name).sum()) / n for name in ("closed", "capped", "eos_open", "no_think")},
+        "forced_rate": len(forced) / n,
+        "forced_tokens": float(forced.forced.mean()) if len(forced) else None,
+        "reopened_rate": int(forced.reopened.sum()) / len(forced) if len(forced) else None,
+        "status": {name: int((of.status == name).sum()) / n for name in get_args(Status)},
     }
 
 
-def describe(records: Sequence[Record]) -> str:
+def oddities(found: Mapping[str, Any], max_length: int) -> list[str]:
+    """What is odd about the responses that these `metrics` are of, and the likely reason: a line for each."""
+    status, lines = found["status"], []
+    idle = status["empty"] + status["no_think"]
+    if idle == 1:
+        lines.append(
+            "no response thinks: name the model's delimiters by --think_open and --think_close, or, of a model that "
+            "reasons without any, use --thinking response"
+        )
+    elif idle > MOST:
+        lines.append(f"{idle:.0%} of the responses do not think ({status['empty']:.0%} empty)")
+    if found["cap_rate"] > MOST:
+        lines.append(f"{found['cap_rate']:.0%} reached the limit of {max_length} tokens: raise --max_length")
+    if found["reopened_rate"]:
+        lines.append(f"{found['reopened_rate']:.0%} of the forced answers open the thinking again instead of answering")
+    if found["no_answer_rate"] == 1:
+        lines.append(
+            "no response states an answer: see whether --instruction asks for one, and the prompt's --template"
+        )
+    if found["degenerate_rate"] > DEGENERATE:
+        lines.append(f"{found['degenerate_rate']:.1%} end in a loop: see the sampling settings, or lower the weight")
+    return lines
+
+
+def describe(records: Responses) -> str:
     """One line for a person at the terminal."""
     of = outcomes(records, loops=True)
     found, right = metrics(of, None), accuracy(of)

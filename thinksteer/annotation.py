@@ -73,7 +73,7 @@ def annotate(record: Record, reader: Reader, annotated: str) -> Annotation:
 
 def passage(record: Record, annotation: Annotation, reader: Reader) -> Passage:
     """A record's prompt and response with its sections as spans, those without a token left out."""
-    prompt = reader.encode(record.prompt)
+    prompt = reader.prompt(record)
     spans = (Span(one.label, len(prompt) + one.first, len(prompt) + one.last) for one in annotation.sections)
     return Passage(
         record.id, prompt + record.token_ids, tuple(span for span in spans if span.start < span.end), record.sample

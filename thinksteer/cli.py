@@ -12,11 +12,11 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from thinksteer.engines import ENGINES
-from thinksteer.flags import finite_float, natural_float, natural_int, positive_int, shard, share  # noqa: F401 (for the scripts)
+from thinksteer.flags import finite_float, json_object, natural_float, natural_int, positive_int, shard, share  # noqa: F401 (for the scripts)
 from thinksteer.methods import METHODS
 from thinksteer.records import InputError
 from thinksteer.terminal import Terminal, discreet, plain
-from thinksteer.thinking import TEMPLATES
+from thinksteer.thinking import CHAT, TEMPLATES
 
 STOPPED = 130  # exit status after Ctrl-C, as in shells; USAGE is argparse's
 USAGE = 2
@@ -73,11 +73,27 @@ def add_model(parser: argparse.ArgumentParser, several: Sequence[str] = ()) -> N
         parser.add_argument("--model", nargs="+", action=Distinct, default=list(several), help=what)
     else:
         parser.add_argument("--model", default="tiny-reasoner", help=what)
-    parser.add_argument(
+    flags = parser.add_argument_group("how the model is prompted, and what in its responses is its thinking")
+    flags.add_argument(
         "--template",
-        choices=TEMPLATES,
-        help="how to prompt a model that is not listed (default: told by its tokenizer)",
+        choices=[CHAT, *TEMPLATES],
+        help="a family's, or the tokenizer's chat template (default: for a listed model its family's, else chat)",
     )
+    flags.add_argument("--system", metavar="TEXT", help="system message, with --template chat")
+    flags.add_argument(
+        "--chat_template_kwargs",
+        type=json_object,
+        metavar="JSON",
+        help="variables of the chat template, such as '{\"enable_thinking\": false}'",
+    )
+    flags.add_argument(
+        "--thinking",
+        choices=["marks", "response"],
+        default="marks",
+        help="what delimiters enclose, or, for models without, the response up to its answer (default: %(default)s)",
+    )
+    flags.add_argument("--think_open", metavar="TEXT", help="opening delimiter (default: the template's, else <think>)")
+    flags.add_argument("--think_close", metavar="TEXT", help="closing delimiter (default: likewise, </think>)")
 
 
 def add_loading(parser: argparse.ArgumentParser) -> None:

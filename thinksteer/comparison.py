@@ -34,11 +34,12 @@ class Member:
     records: Sequence[Record]
     max_length: int | None
     setting: str = ""
+    think_open: str = ""
 
     @cached_property
     def outcomes(self) -> Outcomes:
         """What the records show; they are gone through once."""
-        return outcomes(self.records, loops=True)
+        return outcomes(self.records, loops=True, think_open=self.think_open)
 
 
 @dataclass(frozen=True)

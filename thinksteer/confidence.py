@@ -61,7 +61,7 @@ def tails(
     """What is fed at a fork where the thinking is open (a new line, the closing delimiter and the suffix), and where it
     is not (the suffix). Each is tokenised as one text by itself, and nothing of the chain before it ever again."""
     closing, plain = (
-        tuple(tokenizer(text, add_special_tokens=False).input_ids) for text in (f"\n{template.close}{suffix}", suffix)
+        tuple(tokenizer(text, add_special_tokens=False).input_ids) for text in (template.closing + suffix, suffix)
     )
     return closing, plain
 
@@ -71,7 +71,7 @@ def chain(
 ) -> Chain:
     """A record's response with its `forks`."""
     made = forks(record, reader, every, closing_ids, suffix_ids)
-    return Chain(record.id, record.sample, reader.encode(record.prompt), record.token_ids, made)
+    return Chain(record.id, record.sample, reader.prompt(record), record.token_ids, made)
 
 
 def forks(
@@ -87,19 +87,15 @@ def forks(
     Where the thinking is open, from behind its opening delimiter to before its closing one, the tail is `closing_ids`,
     elsewhere `suffix_ids` (see `tails`). No fork lies inside a delimiter. InputError as of `Reader.read`.
     """
-    ids, inside = reader.inside(record)
-    offset = len(ids) - len(record.token_ids)
-    opened, closed = inside.start - offset, inside.stop - offset
-    end = _cut(record)
-    if record.status == "closed":
-        end = closed + len(reader.close_ids)
-    if record.status == "no_think":
+    ids, found = reader.read(record)
+    offset, end = len(ids) - len(record.token_ids), _cut(record)
+    if found.start is None or found.status == "empty":
         end = _stated(record, reader, end)
-    places = [
-        at
-        for at in sorted({*range(0, end, every), end})
-        if not (opened - len(reader.open_ids) < at < opened or (record.status == "closed" and closed < at < end))
-    ]
+        return tuple(Fork(at, suffix_ids) for at in sorted({*range(0, end, every), end}))
+    start, opened = found.start - offset, found.opened - offset
+    closed = end if found.closed is None else found.closed - offset
+    end = end if found.end is None else found.end - offset
+    places = [at for at in sorted({*range(0, end, every), end}) if not (start < at < opened or closed < at < end)]
     return tuple(Fork(at, closing_ids if opened <= at <= closed else suffix_ids) for at in places)
 
 

@@ -106,7 +106,7 @@ def written_suffixes(name: str, template: Template, tokenise: Callable[[str], Se
 
     `tokenise` gives a text's tokens without special ones around them.
     """
-    opened = name == "reasoning" and not template.opened_in_prompt
+    opened = name == "reasoning" and not template.opened_in(template.prompt("?"))
     opening = tuple(tokenise(f"{template.open}\n")) if opened else ()
     found = [opening + tuple(tokenise(plain(text, template))) for text in _SETS["suffixes"][name]]
     return [Suffix(ids, len(opening) + 1) for ids in found]
@@ -139,7 +139,7 @@ def own_suffixes(records: Sequence[Record], reader: Reader) -> list[Suffix]:
 def plain(text: str, template: Template) -> str:
     """The text as it is. InputError if it holds a mark of the template's thinking."""
     for mark in (template.open, template.close):
-        if mark in text:
+        if mark and mark in text:
             raise InputError(
                 f"{text[:60]!r} holds {mark}: leave out thinking blocks, the template opens the thinking itself"
             )

@@ -1,7 +1,9 @@
 """Values of command-line flags, checked."""
 
 import argparse
+import json
 import math
+from typing import Any
 
 
 def positive_int(text: str) -> int:
@@ -44,6 +46,16 @@ def shard(text: str) -> tuple[int, int]:
     if int(index) >= int(count):
         raise argparse.ArgumentTypeError(f"{text!r}: I counts from 0 and stays below N")
     return int(index), int(count)
+
+
+def json_object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f'{text!r} is no JSON object, such as {{"enable_thinking": false}}')
+    return value
 
 
 def _int(text: str, least: int) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from thinksteer.engines import Engine
 from thinksteer.grading import Grader, shown
-from thinksteer.records import Edit, Problem, Record, Request, Response, Sampling
+from thinksteer.records import Edit, Problem, Record, Request, Sampling
 from thinksteer.thinking import Template, prompt_ids
 
 if TYPE_CHECKING:
@@ -54,28 +54,5 @@ def records(
     by_id = {problem.id: problem for problem in problems}
     for response in engine.generate(asked, sampling, edits):
         problem = by_id[response.id]
-        yield _record(problem, response, grader)
-
-
-def _record(problem: Problem, response: Response, grader: Grader) -> Record:
-    graded = grader.grade(response.text, problem.answer, problem.kind)
-    return Record(
-        id=problem.id,
-        sample=response.sample,
-        question=problem.question,
-        reference=shown(problem.answer, problem.kind),
-        kind=problem.kind,
-        prompt=response.prompt,
-        response=response.text,
-        token_ids=response.token_ids,
-        thinking_tokens=response.thinking_tokens,
-        response_tokens=len(response.token_ids),
-        status=response.status,
-        finish_reason=response.finish,
-        forced_at=response.forced_at,
-        seed=response.seed,
-        prediction=graded.prediction,
-        correct=graded.correct,
-        steered_positions=response.steered_positions,
-        level=problem.level,
-    )
+        graded = grader.grade(response.text, problem.answer, problem.kind)
+        yield Record.from_response(response, problem, shown(problem.answer, problem.kind), graded)

@@ -26,9 +26,17 @@ def _fits(kind: Any) -> Callable[[Any], bool]:
 
 HINTS = get_type_hints(Record)
 FITS = {name: _fits(kind) for name, kind in HINTS.items()}  # of every field
-ROWS = msgspec.json.Decoder(msgspec.defstruct("Row", list(HINTS.items()), forbid_unknown_fields=True, gc=False))
+OPTIONAL = {"prompt_ids": ()}  # which earlier records do not have
+ROWS = msgspec.json.Decoder(
+    msgspec.defstruct(
+        "Row",
+        [(name, kind, OPTIONAL[name]) if name in OPTIONAL else (name, kind) for name, kind in HINTS.items()],
+        forbid_unknown_fields=True,
+        gc=False,
+    )
+)
 SHARD = re.compile(r"\.(\d+)-of-(\d+)")
-IDS = b'"token_ids": ['
+ID_LISTS = ("token_ids", "prompt_ids")
 
 
 class RecordLog(LineLog):
@@ -141,15 +149,17 @@ def _register(record: Record, seen: set[tuple[str, int]], path: Path) -> None:
 
 
 def _without_ids(line: bytes) -> bytes:
-    """The line with its list of token ids emptied, if it stands there as `encode` writes it, else as it is.
+    """The line with its lists of token ids emptied, where they stand as `encode` writes them.
 
     In JSON what is looked for can only be the key: within a string its second quote would have a backslash.
     """
-    start = line.find(IDS) + len(IDS)
-    end = line.find(b"]", start)
-    if start < len(IDS) or line[start:end].translate(None, b"0123456789, "):
-        return line
-    return line[:start] + line[end:]
+    for name in ID_LISTS:
+        key = b'"%s": [' % name.encode()
+        start = line.find(key) + len(key)
+        end = line.find(b"]", start)
+        if start >= len(key) and not line[start:end].translate(None, b"0123456789, "):
+            line = line[:start] + line[end:]
+    return line
 
 
 def _decode(line: bytes, place: str) -> Record:
@@ -166,6 +176,7 @@ def _record(line: bytes) -> Record:
     value = json.loads(line.decode())
     if not isinstance(value, dict):
         raise ValueError("not a JSON object")
+    value = {name: list(default) for name, default in OPTIONAL.items()} | value
     if value.keys() != FITS.keys():
         odd = [f"{name!r} missing" for name in FITS if name not in value]
         odd += [f"{name!r} unknown" for name in value if name not in FITS]
@@ -173,5 +184,5 @@ def _record(line: bytes) -> Record:
     for name, fits in FITS.items():
         if not fits(value[name]):
             raise ValueError(f"not a record: {name!r} is {value[name]!r:.60}")
-    value["token_ids"] = tuple(value["token_ids"])
+    value |= {name: tuple(value[name]) for name in ID_LISTS}
     return Record(**value)

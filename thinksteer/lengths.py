@@ -43,6 +43,9 @@ class LengthRule:
             flags = f"--long_above {self.long_above:g} --short_below {self.short_below:g}"
             raise InputError(f"{flags}: what lies between would be both, long and short: let the second be the smaller")
 
+    def __str__(self) -> str:
+        return f"above {self.long_above:g} tokens of thinking (long) and below {self.short_below:g} (short)"
+
     def labels(self, chains: Sequence[Chain]) -> list[Label | None]:
         return [self._label(chain.length) for chain in chains]
 
@@ -75,6 +78,9 @@ class QuantileRule:
     def __post_init__(self) -> None:
         if not 0 < self.share <= 0.5:
             raise InputError(f"--quantile {self.share:g}: the longest and shortest shares lie in (0, 0.5]")
+
+    def __str__(self) -> str:
+        return f"among the longest and the shortest {self.share:.0%} of the chains"
 
     def labels(self, chains: Sequence[Chain]) -> list[Label | None]:
         labels: list[Label | None] = [None] * len(chains)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-import re
+import json
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache, partial
 from os.path import isfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,14 +18,17 @@ from huggingface_hub.utils import validate_repo_id
 from thinksteer.hub import check_available, own_file
 from thinksteer.records import InputError
 from thinksteer.recurrent import is_recurrent, seed_initial_states
-from thinksteer.thinking import TEMPLATES, Template
+from thinksteer.thinking import CHAT, Prompting, Template
 
 # transformers takes seconds to import, and a stage that has nothing to do should end at once: it is imported where it
 # is used.
 if TYPE_CHECKING:
+    from argparse import Namespace
+
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 TINY_REASONER = Path(__file__).parent / "tiny_reasoner"
+DEFAULT = Prompting()
 EDITED = "ThinkEdit-"  # what the name of an edited model begins with
 
 
@@ -81,14 +85,13 @@ class ModelRef:
         return Path(self.location).name if Path(self.location).is_dir() else self.location
 
 
-def resolve(name: str, root: Path, template: str | None = None) -> ModelRef:
+def resolve(name: str, root: Path, prompting: Prompting = DEFAULT, trust_remote_code: bool = False) -> ModelRef:
     """What `--model NAME` means: an edited model under `root`/models, a key of MODELS, a folder, or a hub id.
 
-    A model of one's own making comes first: `ThinkEdit-deepseek-qwen-1.5b` is also a published model's key. The
-    template of a model outside the table is told from its tokenizer, unless `template` names it.
+    A model of one's own making comes first: `ThinkEdit-deepseek-qwen-1.5b` is also a published model's key. A model of
+    the table, or made of one, has its family's template, any other one its tokenizer's chat template, unless
+    `prompting` names another.
     """
-    if template is not None and template not in TEMPLATES:
-        raise InputError(f'unknown template "{template}": known are {", ".join(TEMPLATES)}')
     made = root / "models" / name
     if isfile(made / "config.json"):  # not Path's: names too long for one are none
         location = str(made)
@@ -101,11 +104,25 @@ def resolve(name: str, root: Path, template: str | None = None) -> ModelRef:
             f'no model "{name}": it is neither a folder with a config.json, nor made under {root / "models"}, nor a '
             f"hub id (owner/name), nor one of {', '.join(MODELS)}"
         )
-    known = MODELS.get(name) or MODELS.get(name.removeprefix(EDITED))
-    if template is None:
-        template = known.template if known else _recognise_template(location)
+    known = MODELS.get(name) or MODELS.get(name.removeprefix(EDITED)) or MODELS.get(_base_of(Path(location)))
+    tokenizer = cache(partial(_load_tokenizer, location, trust_remote_code))
+    template = prompting.apply(known.template if known else CHAT, tokenizer)
     key = Path(location).resolve().name if Path(location).is_dir() and name not in MODELS else name
-    return ModelRef(key, location, TEMPLATES[template], known.quantile if known else None)
+    return ModelRef(key, location, template, known.quantile if known else None)
+
+
+def of_flags(flags: Namespace, name: str | None = None) -> ModelRef:
+    """The model that a script's flags name and how they say it is prompted; `name`: one of several."""
+    trusted = getattr(flags, "trust_remote_code", False)
+    return resolve(name or flags.model, flags.artifacts, Prompting.of(flags), trusted)
+
+
+def _base_of(folder: Path) -> str:
+    """The key of the model that one made here was made from; nothing for any other."""
+    for record in ("edit.json", "steering.json"):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            return str(json.loads((folder / record).read_text(encoding="utf-8"))["base_model"])
+    return ""
 
 
 def _is_hub_id(name: str) -> bool:
@@ -113,30 +130,6 @@ def _is_hub_id(name: str) -> bool:
         validate_repo_id(name)
         return name.count("/") == 1
     return False
-
-
-def _recognise_template(location: str) -> str:
-    """The template of which the tokenizer knows every special token; of several, the one that uses most of them, and
-    of those the one that ends the prompt as the model's own chat template does."""
-    tokenizer = _load_tokenizer(location, trust_remote_code=False)
-    vocabulary, fits = tokenizer.get_vocab(), {}
-    for name, template in TEMPLATES.items():
-        marks = set(re.findall(r"<[^<>\s]+>", template.prompt("") + template.open + template.close))
-        if template.prompt("") and marks <= vocabulary.keys():  # "plain" fits any
-            fits[name] = len(marks)
-    best = [name for name, marks in fits.items() if marks == max(fits.values())]
-    if len(best) > 1 and tokenizer.chat_template:
-        asked = [{"role": "user", "content": "?"}]
-        try:
-            own = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
-        except Exception as error:  # it is a program, in the library's sandbox, and may end in anything
-            raise InputError(f"{location}: its chat template fails ({error}): give --template") from None
-        best = [name for name in best if own.endswith(TEMPLATES[name].after)]
-    if len(best) != 1:
-        raise InputError(
-            f"{location}: its tokenizer does not tell its prompt; --template is one of {', '.join(TEMPLATES)}"
-        )
-    return best[0]
 
 
 def identity(ref: ModelRef, mean_recurrence: int | None) -> dict[str, Any]:

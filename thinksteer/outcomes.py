@@ -17,7 +17,8 @@ class Outcomes:
     """N responses: columns `[N]`, and the ids of their questions. NaN where a response has no such value.
 
     `question` is the row in `ids`, which are in order; `verdict` is 1 or 0, NaN if the question is open; `cut`: it
-    reached the token limit; `looped`: it ends in a loop (None: not looked for, which takes its time).
+    reached the token limit; `forced`: its tokens from a forced answer on; `looped`: it ends in a loop, `reopened`: the
+    thinking begins once more behind a forced answer (both None: not looked for, which takes its time).
     """
 
     ids: NDArray[np.str_]
@@ -29,7 +30,9 @@ class Outcomes:
     answered: NDArray[np.bool_]
     cut: NDArray[np.bool_]
     status: NDArray[np.str_]
+    forced: Floats
     looped: NDArray[np.bool_] | None
+    reopened: NDArray[np.bool_] | None
 
     def __len__(self) -> int:
         return len(self.question)

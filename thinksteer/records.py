@@ -1,12 +1,13 @@
 """The frozen values that pass between functions. Nothing else lives here: no reading, no computing."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 from torch import Tensor
 
-Status = Literal["closed", "capped", "eos_open", "no_think"]
-"""How the thinking ended: closed by its delimiter, cut by the token budget, ended by EOS while open, or never begun."""
+Status = Literal["closed", "capped", "eos_open", "empty", "no_think"]
+"""How the thinking ended: closed by its delimiter, cut by the token budget, ended by EOS while open; closed, but with
+nothing in it; or never begun."""
 
 Site = Literal["block_in", "attn_out", "mid", "mlp_out", "block_out"]
 """A place in a decoder layer. `block_in` is the residual stream that enters it, `mid` that after the attention's
@@ -89,6 +90,7 @@ class Response:
     id: str
     sample: int
     prompt: str
+    prompt_ids: tuple[int, ...]
     text: str
     token_ids: tuple[int, ...]
     thinking_tokens: int | None
@@ -113,6 +115,8 @@ class Record:
     """One line of every responses, steering and evaluations file; the field names are the JSON keys.
 
     `correct` is False where the question is open (`kind`); whatever counts right and wrong asks `verdict`.
+    `prompt_ids` are the tokens that the model read, BOS included; records of earlier versions and imported ones have
+    none.
     """
 
     id: str
@@ -133,6 +137,32 @@ class Record:
     correct: bool
     steered_positions: int = 0
     level: str | None = None
+    prompt_ids: tuple[int, ...] = ()
+
+    @classmethod
+    def from_response(cls, response: Response, problem: Problem, reference: str, graded: Graded) -> Self:
+        """The record of a response to a problem; `reference` is the problem's answer as records state it."""
+        return cls(
+            id=problem.id,
+            sample=response.sample,
+            question=problem.question,
+            reference=reference,
+            kind=problem.kind,
+            prompt=response.prompt,
+            response=response.text,
+            token_ids=response.token_ids,
+            thinking_tokens=response.thinking_tokens,
+            response_tokens=len(response.token_ids),
+            status=response.status,
+            finish_reason=response.finish,
+            forced_at=response.forced_at,
+            seed=response.seed,
+            prediction=graded.prediction,
+            correct=graded.correct,
+            steered_positions=response.steered_positions,
+            level=problem.level,
+            prompt_ids=response.prompt_ids,
+        )
 
     @property
     def verdict(self) -> bool | None:
@@ -141,10 +171,10 @@ class Record:
 
     @property
     def length(self) -> int | None:
-        """Tokens of thinking for averages: of an unfinished chain those until it was cut; None if it never began."""
+        """Tokens of thinking for averages: of an unfinished chain those until it was cut; None if there is none."""
         if self.status == "closed":
             return self.thinking_tokens
-        if self.status == "no_think":
+        if self.status in ("empty", "no_think"):
             return None
         return self.response_tokens if self.forced_at is None else self.forced_at
 
@@ -185,13 +215,15 @@ class Reading:
 
 @dataclass(frozen=True)
 class Condition:
-    """The positions at which an edit acts: those whose input token is one of `tokens` (None: any token) and, if
-    `in_thinking`, that lie inside the thinking: after its opening delimiter, before its closing one is complete; if
-    `responding`, that predict the response: from the prompt's last token on."""
+    """The positions at which an edit acts: those whose input token is one of `tokens` (None: any token) and completes
+    an occurrence of `text` (None: any token); if `in_thinking`, that lie inside the thinking: after its opening
+    delimiter, before its closing one is complete; and if `responding`, that predict the response: from the prompt's
+    last token on."""
 
     tokens: frozenset[int] | None = None
     in_thinking: bool = False
     responding: bool = False
+    text: str | None = None
 
 
 EVERYWHERE = Condition()

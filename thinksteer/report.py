@@ -1,11 +1,12 @@
 """The tables of a report: upstream's A to D first, in its order, then their matched forms, the changes, the endings."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 from thinksteer.analysis import SHORTEST_PERCENTS
 from thinksteer.comparison import Difference, Summary
 from thinksteer.intervals import Estimate
+from thinksteer.records import Status
 from thinksteer.tables import Column, Kind, Table
 
 INTERVALS = (
@@ -100,8 +101,8 @@ def _changes(found: Sequence[Difference]) -> list[Table]:
 
 def _health(found: Sequence[Summary]) -> Table:
     """How the responses ended, so that no average hides what was cut, missing or looping."""
-    status = ("closed", "capped", "eos_open", "no_think")
-    rates = ("cap_rate", "no_answer_rate", "degenerate_rate")
+    status = get_args(Status)
+    rates = ("cap_rate", "no_answer_rate", "degenerate_rate", "forced_rate", "reopened_rate")
     rows = tuple(
         (
             summary.dataset,
@@ -111,16 +112,19 @@ def _health(found: Sequence[Summary]) -> Table:
             summary.metrics["max_length"],
             *(summary.metrics["status"][name] for name in status),
             *(summary.metrics[rate] for rate in rates),
+            summary.metrics["forced_tokens"],
         )
         for summary in found
     )
     counts = (Column("questions", "count"), Column("samples", "count"), Column("budget", "tokens"))
-    shares = (*status, "hit the cap", "no answer", "degenerate")
+    shares = (*status, "hit the cap", "no answer", "degenerate", "forced", "reopened")
     columns = (DATASET_MODEL[0], MODEL[0], *counts, *(Column(share, "share") for share in shares))
+    columns += (Column("tokens after forcing", "tokens"),)
     note = (
-        "Shares in %. Thinking closed, cut by the token budget, ended by end-of-text while open, never begun. Capped "
-        "chains enter mean lengths as far as they got (a lower bound), responses that never think do not enter them. "
-        "Degenerate: the end of the text is a loop."
+        "Shares in %. Thinking closed, cut by the token budget, ended by end-of-text while open, empty (closed with "
+        "nothing in it), never begun. Capped chains enter mean lengths as far as they got (a lower bound), responses "
+        "without thinking do not enter them. Degenerate: the end of the text is a loop. Forced: an answer was asked "
+        "for at the budget's end; of these, reopened: the thinking was opened again after that."
     )
     return Table("responses", "G. How the responses ended", columns, rows, note)
 

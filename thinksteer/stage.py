@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from thinksteer import data, model_files, models, store
+from thinksteer import analysis, data, model_files, models, store
 from thinksteer.annotation import passage
 from thinksteer.annotations import read_annotations
 from thinksteer.engines import Engine, Loading, Steering, default_engine, engine_class
@@ -19,7 +19,7 @@ from thinksteer.methods import METHODS
 from thinksteer.methods.method import Method, Rule, labelled
 from thinksteer.models import ModelRef
 from thinksteer.records import Edit, InputError, LogitBias, Passage, Problem, Record, Sampling
-from thinksteer.thinking import Reader
+from thinksteer.thinking import Reader, Template
 
 
 def load_problems(args: argparse.Namespace, dataset: str) -> list[Problem]:
@@ -78,6 +78,14 @@ def load_passages(
     return labelled(methods, records, rule, reader, args.min_examples, kept)
 
 
+def say(path: Path, records: Sequence[Record], max_length: int, template: Template) -> None:
+    """What the records of a file show, in a line, and in one more each what is odd about them."""
+    found = analysis.outcomes(records, loops=True, think_open=template.open)
+    print(f"{path}: {analysis.describe(found)}")
+    for line in analysis.oddities(analysis.metrics(found, max_length), max_length):
+        print(f"  note: {line}")
+
+
 class Generator:
     """Answers problems with one model, which is loaded when the first record is missing and freed in the end."""
 
@@ -86,6 +94,7 @@ class Generator:
         self.args, self.ref, self.steering = args, ref, steering
         self.engine_name = args.engine or default_engine(ref)
         self._engine: Engine | None = None
+        self._told = False  # how the model is prompted
         self.sampling: Sampling = sampling_from(
             model_files.generation_config(ref),
             args.max_length,
@@ -118,6 +127,9 @@ class Generator:
         args, sampling = self.args, self.sampling
         return models.identity(self.ref, args.mean_recurrence) | {
             "template": self.ref.template.name,
+            **self.ref.template.settings,
+            "think_open": self.ref.template.open,
+            "think_close": self.ref.template.close,
             "dataset": dataset,
             "split": args.split,
             "data_seed": args.data_seed,
@@ -162,6 +174,10 @@ class Generator:
                 asked = requests(
                     problems, template, engine.tokenizer, args.instruction, args.n_samples, args.seed, log.done
                 )
+                if asked and not self._told:
+                    opened = ", opened in the prompt" if template.opened_in(asked[0].prompt) else ""
+                    print(f"{self.ref.key}: {template.described()}{opened}")
+                    self._told = True
                 sampling = replace(self.sampling, bias=bias)
                 for record in records(engine, problems, asked, sampling, grader, edits):
                     log.append(record)

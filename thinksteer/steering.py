@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from thinksteer.directions import unit
 from thinksteer.layout import check_vectors, layout_of
 from thinksteer.records import EVERYWHERE, Condition, Edit, InputError, Site
-from thinksteer.thinking import Follower
+from thinksteer.thinking import Finder, Follower
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -106,7 +107,16 @@ class Gate:
 
     def __init__(self, conditions: Sequence[Condition], follower: Follower) -> None:
         self.conditions, self.follower = conditions, follower
+        texts = {where.text for where in conditions if where.text is not None}
+        self.finders = {text: Finder(text, follower.marks.token_bytes) for text in texts}
         self.count = self._counted = 0
+
+    def __copy__(self) -> Gate:
+        """A gate that follows another continuation of the same beginning."""
+        other = Gate.__new__(Gate)
+        finders = {text: copy(finder) for text, finder in self.finders.items()}
+        other.__dict__ |= self.__dict__ | {"follower": copy(self.follower), "finders": finders}
+        return other
 
     def mask(self, ids: Sequence[int], begin: int, end: int) -> list[list[bool]]:
         """Whether each condition holds at the positions [begin, end) of `ids`: `[conditions][end - begin]`.
@@ -117,9 +127,11 @@ class Gate:
         if not self.conditions:
             return []
         inside, first = self.follower.inside(ids, end), min(begin, self._counted)
+        completing = {text: finder.upto(ids, end) for text, finder in self.finders.items()}
         rows = [
             [
                 (where.tokens is None or int(ids[place]) in where.tokens)
+                and (where.text is None or place in completing[where.text])
                 and (not where.in_thinking or place in inside)
                 and (not where.responding or place >= self.follower.prompt_length - 1)
                 for place in range(first, end)

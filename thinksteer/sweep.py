@@ -62,7 +62,7 @@ def change(reference: Sequence[Record], records: Sequence[Record]) -> Change:
     )
 
 
-def points_of(runs: Runs) -> list[dict[str, Any]]:
+def points_of(runs: Runs, think_open: str = "") -> list[dict[str, Any]]:
     """A summary's points: weight, layer, the figures of `analysis.metrics`, and the change against weight 0.
 
     Only runs of one token budget are compared: a larger one finishes more, whatever is steered. `accuracy_change` is
@@ -80,7 +80,7 @@ def points_of(runs: Runs) -> list[dict[str, Any]]:
             "accuracy_change": right and [right.value, right.low, right.high],
             "change": found and asdict(found),
         }
-        points.append(setting | analysis.metrics(records, max_length))
+        points.append(setting | analysis.metrics(records, max_length, think_open))
     return points
 
 

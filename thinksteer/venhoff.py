@@ -192,9 +192,9 @@ def records_of(
         digest = hashlib.sha256(question.encode("utf-8", "backslashreplace")).hexdigest()[:12]
         id = f"{dataset}-upstream-{digest if question else row}"
         prompt, token_ids = template.prompt(question), tokenizer(response, add_special_tokens=False).input_ids
-        marks = reader.open_ids, reader.close_ids, reader.opened_in_prompt
-        found = read(reader.encode(prompt), token_ids, *marks, len(token_ids), "length")
-        ended = found.status in ("closed", "no_think") and len(token_ids) < MAX_TOKENS
+        prompt_ids = reader.encode(prompt)
+        found = read(prompt_ids, token_ids, reader.marks, len(token_ids), "length")
+        ended = found.status in ("closed", "empty", "no_think") and len(token_ids) < MAX_TOKENS
         token_ids += [tokenizer.eos_token_id] * ended
         record = Record(
             id=id,
@@ -213,6 +213,7 @@ def records_of(
             seed=0,
             prediction=None,
             correct=False,
+            prompt_ids=prompt_ids,
         )
         seen[id] += 1
         made.append((record, annotate(record, reader, answer.annotated)))

@@ -28,7 +28,7 @@ from thinksteer.models import ModelRef
 from thinksteer.records import EVERYWHERE, Condition, Edit, InputError, Request, Response, Sampling
 from thinksteer.recurrent import is_recurrent
 from thinksteer.steering import Gate, applied, conditions
-from thinksteer.thinking import Follower, Template, delimiters
+from thinksteer.thinking import Follower, Marks, Template
 
 CPU_CACHE_GIB = 1.0
 CUDA_CACHE_SHARE = 0.7  # of the memory that is free once the model is loaded; the rest is for activations
@@ -50,7 +50,7 @@ class HFEngine:
         self.model, self.tokenizer, self.template = model.eval(), tokenizer, template
         self.cache_bytes = _cache_bytes(model) if cache_gib is None else int(cache_gib * 2**30)
         self.max_batch, self.first_columns = max_batch, first_columns
-        self.open_ids, self.close_ids = delimiters(template, tokenizer)
+        self.marks = Marks.of(template, tokenizer)
         self.eos_ids = eos_ids(model.generation_config.eos_token_id, tokenizer)
         self.device = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else "cpu"
 
@@ -77,13 +77,13 @@ class HFEngine:
         that are not finite.
         """
         check(sampling)
-        gated, opened = conditions(edits), self.template.opened_in_prompt
+        gated = conditions(edits)
         rows = [
             Row(
                 request,
                 list(request.prompt_ids),
                 len(request.prompt_ids) + sampling.max_tokens,
-                Gate(gated, Follower(len(request.prompt_ids), self.open_ids, self.close_ids, opened)),
+                Gate(gated, Follower(len(request.prompt_ids), self.marks)),
             )
             for request in requests
         ]
@@ -113,8 +113,7 @@ class HFEngine:
         """See `Engine.probe`; in the order of the chains. InputError for recurrent-depth models, too."""
         if is_recurrent(self.model):
             raise InputError(f"{type(self.model).__name__} is of recurrent depth: its chains cannot be probed yet")
-        marks = self.open_ids, self.close_ids, self.template.opened_in_prompt
-        yield from probe(self.model, list(chains), Tree(answers), edits, marks)
+        yield from probe(self.model, list(chains), Tree(answers), edits, self.marks)
 
     def _in_step(self, run: "Run", rows: list[Row], longest: int, edits: Sequence[Edit]) -> Iterator[Row]:
         together = min(self.max_batch, max(1, self.cache_bytes // (longest * bytes_per_token(self.model))))
@@ -159,7 +158,7 @@ class Run:
     def __init__(self, engine: HFEngine, sampling: Sampling, edits: Sequence[Edit]) -> None:
         self.engine, self.sampling = engine, sampling
         self.ends = engine.eos_ids | sampling.stop_ids
-        self.outcome = Outcome(engine.tokenizer, engine.template, self.ends, sampling)
+        self.outcome = Outcome(engine.tokenizer, engine.template, engine.marks, self.ends, sampling)
         self.everywhere = any(edit.where == EVERYWHERE for edit in edits)
 
     def phase(self, batch: Batch, waiting: deque[Row]) -> Iterator[Row]:

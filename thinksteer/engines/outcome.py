@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from transformers import PreTrainedTokenizerBase
 
 from thinksteer.records import InputError, Request, Response, Sampling
-from thinksteer.thinking import Template, Thinking, delimiters, read
+from thinksteer.thinking import Marks, Template, Thinking, decode, read
 
 
 def eos_ids(stated: int | Sequence[int] | None, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
@@ -21,15 +21,20 @@ class Outcome:
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, template: Template, eos_ids: Collection[int], sampling: Sampling
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        template: Template,
+        marks: Marks,
+        eos_ids: Collection[int],
+        sampling: Sampling,
     ) -> None:
-        self.tokenizer, self.template, self.eos_ids, self.sampling = tokenizer, template, eos_ids, sampling
-        self.open_ids, self.close_ids = delimiters(template, tokenizer)
+        self.tokenizer, self.marks, self.eos_ids, self.sampling = tokenizer, marks, eos_ids, sampling
         forced = sampling.forced_answer
         if forced and template.close not in forced:
             raise InputError(f"the forced answer {forced!r} lacks {template.close!r}, which closes the thinking")
         # Closed thinking needs no second closing: there only what follows the delimiter is appended.
-        texts = {"capped": forced, "closed": forced.partition(template.close)[2]}
+        after = forced.removeprefix(template.closing)
+        texts = {"capped": forced, "closed": after, "empty": after}
         self._forced = {
             status: tokenizer(text, add_special_tokens=False).input_ids for status, text in texts.items() if text
         }
@@ -48,8 +53,8 @@ class Outcome:
             id=request.id,
             sample=request.sample,
             prompt=request.prompt,
-            # Delimiters may be special tokens (s1), so none are skipped; only the EOS is no text.
-            text=self.tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=False),
+            prompt_ids=request.prompt_ids,
+            text=decode(self.tokenizer, ids[:-1] if ended else ids),  # the EOS is no text
             token_ids=tuple(ids),
             thinking_tokens=thinking.tokens,
             status=thinking.status,
@@ -63,9 +68,7 @@ class Outcome:
         return read(
             request.prompt_ids,
             ids,
-            self.open_ids,
-            self.close_ids,
-            self.template.opened_in_prompt,
+            self.marks,
             self.sampling.max_tokens,
             "stop" if forced_at is None and ids[-1] in self.eos_ids else "length",
         )

@@ -21,14 +21,12 @@ from thinksteer.engines.pieces import Piece, Row, attention_by_pieces
 from thinksteer.engines.sampling import require_finite
 from thinksteer.records import Condition, Edit
 from thinksteer.steering import Gate, applied, conditions
-from thinksteer.thinking import Follower
+from thinksteer.thinking import Follower, Marks
 
 PASS_TOKENS = 2048  # of one forward pass, where no single stem is longer
 PIECE_TOKENS = 96  # of forks that attend together: each also computes, in vain, the scores of the others' tokens
 LOGITS = 1 << 26  # numbers in memory at once
 
-Marks = tuple[Sequence[int], Sequence[int], bool]
-"""The delimiters that open and close the thinking, and whether it is opened in the prompt (see `Follower`)."""
 Item = TypeVar("Item")
 
 
@@ -142,7 +140,7 @@ class Prober:
         return self.row.logits(pieces, at)
 
     def _gate(self, chain: Chain) -> Gate:
-        return Gate(self.conditions, Follower(len(chain.prompt_ids), *self.marks))
+        return Gate(self.conditions, Follower(len(chain.prompt_ids), self.marks))
 
     def _stem(self, chain: Chain) -> Piece:
         ids = [*chain.prompt_ids, *chain.token_ids][: stem_length(chain)]
@@ -180,9 +178,7 @@ class Prober:
     def _held(self, gate: Gate, ids: list[int], tail: list[int], branch: tuple[int, ...]) -> list[list[bool]]:
         """Where the conditions hold on a tail, or at the last token of a branch behind it."""
         path = [*ids, *tail, *branch]
-        gate = copy(gate)
-        gate.follower = copy(gate.follower)
-        return gate.mask(path, len(path) - 1 if branch else len(ids), len(path))
+        return copy(gate).mask(path, len(path) - 1 if branch else len(ids), len(path))
 
     def _together(self, forks: Sequence[Piece], begin: int) -> Piece:
         length, ends = len(forks[0].ids), [one.places[0] for one in forks]

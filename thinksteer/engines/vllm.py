@@ -45,7 +45,7 @@ from thinksteer.engines.vllm_trial import Distribution, prove
 from thinksteer.models import ModelRef
 from thinksteer.records import EVERYWHERE, Edit, InputError, Request, Response, Sampling, Site
 from thinksteer.steering import Changes, changes
-from thinksteer.thinking import Template, delimiters
+from thinksteer.thinking import Marks, Template
 
 TRIAL_LOGPROBS = 20
 WAITING_PROBES = 1024  # requests: enough for any batch
@@ -58,6 +58,7 @@ class VLLMEngine:
 
     def __init__(self, folder: Path, tokenizer: PreTrainedTokenizerBase, template: Template, loading: Loading) -> None:
         self.tokenizer, self.template, self.steering = tokenizer, template, loading.steering
+        self.marks = Marks.of(template, tokenizer)
         self.device = "cpu" if current_platform.is_cpu() else current_platform.get_device_name()
         if loading.device not in ("auto", current_platform.device_type):
             raise InputError(
@@ -120,7 +121,7 @@ class VLLMEngine:
         """
         check(sampling)
         asked = list(requests)
-        outcome = Outcome(self.tokenizer, self.template, self.eos_ids | sampling.stop_ids, sampling)
+        outcome = Outcome(self.tokenizer, self.template, self.marks, self.eos_ids | sampling.stop_ids, sampling)
         for request in asked:
             length = len(request.prompt_ids) + sampling.max_tokens + outcome.forced_room
             if not request.prompt_ids:
@@ -274,10 +275,11 @@ class VLLMEngine:
         }
         payload = save(tensors)
         listed = [
-            [None if where.tokens is None else sorted(where.tokens), where.in_thinking, where.responding]
+            [None if where.tokens is None else sorted(where.tokens), where.in_thinking, where.responding, where.text]
             for where in wheres
         ]
-        marks = [*map(list, delimiters(self.template, self.tokenizer)), self.template.opened_in_prompt]
+        conditional = any(where != EVERYWHERE for where in wheres)
+        marks = [self.marks.open, self.marks.close, self.marks.token_bytes.table() if conditional else []]
         placed = self._wait(self._llm.collective_rpc("steer", args=(payload, listed, marks)))
         self._changes = wanted
         self._salt = hashlib.sha256(payload + json.dumps(listed).encode()).hexdigest() if wanted else None

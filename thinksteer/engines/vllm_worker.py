@@ -5,6 +5,7 @@ torch.compile, CUDA graphs and tensor parallelism (both are row-parallel layers,
 What depends on the token or on the activation is done by hooks, which only run in eager mode.
 """
 
+from collections import defaultdict
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from vllm.platforms import current_platform
 from thinksteer.layout import oddity
 from thinksteer.records import EVERYWHERE, Condition
 from thinksteer.steering import Change, Gate, changer
-from thinksteer.thinking import Follower
+from thinksteer.thinking import Follower, Marks
 
 if current_platform.is_cpu():
     from vllm.v1.worker.cpu_worker import CPUWorker as Worker
@@ -47,18 +48,21 @@ class SteerableWorker(Worker):
                     projection.bias = nn.Parameter(zeros, requires_grad=False)
                 self._biases[index, site] = projection.bias.data, projection.bias.data.clone()
 
-    def steer(self, tensors: bytes, wheres: list[list[Any]], delimiters: list[Any]) -> list[str]:
+    def steer(self, tensors: bytes, wheres: list[list[Any]], marks: list[Any]) -> list[str]:
         """Replaces the steering by these changes: safetensors, `<layer>.<site>.<index of its condition>` -> their rows
         (`Change.of_rows`).
 
-        `wheres`: each condition as [tokens or None, in_thinking, responding]; `delimiters`: opening ids, closing ids,
-        opened in the prompt. Returns the names of the changes that have their place on this worker.
+        `wheres`: each condition as [tokens or None, in_thinking, responding, text]; `marks`: the opening delimiter, the
+        closing one, and the text of each token, all as bytes (see `Marks`). Returns the names of the changes that have
+        their place on this worker.
         """
         for hook in self._hooks:
             hook.remove()
         for bias, own in self._biases.values():
             bias.copy_(own)
-        self._hooks, self._masks, self._gates, self._delimiters = [], {}, {}, delimiters
+        self._hooks, self._masks, self._gates = [], {}, {}
+        opening, closing, texts = marks
+        self._marks = Marks(opening, closing, defaultdict(bytes, enumerate(texts)))
         conditions = [Condition(None if ids is None else frozenset(ids), *rest) for ids, *rest in wheres]
         wanted: dict[tuple[int, str], dict[Condition, Change]] = {}
         names: dict[tuple[int, str], list[str]] = {}
@@ -123,7 +127,7 @@ class SteerableWorker(Worker):
         for index, request in enumerate(batch.req_ids):
             number, prompt_length = runner.requests[request].sampling_params.extra_args[EXTRA]
             if number not in self._gates:
-                self._gates[number] = Gate(self._conditions, Follower(prompt_length, *self._delimiters))
+                self._gates[number] = Gate(self._conditions, Follower(prompt_length, self._marks))
             end = begins[index] + counts[index]
             held = self._gates[number].mask(batch.token_ids_cpu[index], begins[index], end)
             for row, part in zip(rows, held, strict=True):

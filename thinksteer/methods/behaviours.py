@@ -31,6 +31,9 @@ DEPTH = 0.6
 class KeywordRule:
     """Sections as the keyword annotator has them: nothing to choose."""
 
+    def __str__(self) -> str:
+        return "among the annotated sections"
+
 
 def passages(records: Sequence[Record], rule: KeywordRule, reader: Reader) -> list[Passage]:
     """The sections of all responses that the keyword annotator finds; --annotations takes those of another."""

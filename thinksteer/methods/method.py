@@ -12,7 +12,7 @@ from thinksteer.directions import Terms
 from thinksteer.records import EVERYWHERE, Condition, Edit, InputError, Operation, Passage, Reading, Record, Site
 from thinksteer.thinking import Reader
 
-Rule = Any  # a method's own frozen dataclass of JSON values
+Rule = Any  # a method's own frozen dataclass of JSON values; as a string, where it looks for examples
 
 
 def all_layers(num_layers: int) -> None:
@@ -28,7 +28,19 @@ def everywhere(reader: Reader) -> Condition:
 
 
 def more_responses(records: Sequence[Record], rule: Rule, reader: Reader, enough: int) -> str:
+    if records and all(record.status in ("empty", "no_think") for record in records):
+        return nothing_thinks(len(records), reader)
     return "generate more responses"
+
+
+def nothing_thinks(count: int, reader: Reader) -> str:
+    """What to do about responses none of which thinks."""
+    opening, closing = (mark.decode(errors="replace") for mark in (reader.marks.open, reader.marks.close))
+    where = f"between {opening} and {closing}" if opening else "before its answer"
+    return (
+        f"none of {count} responses thinks {where}: name the model's delimiters by --think_open and --think_close, or, "
+        "of a model that reasons without any, generate and read with --thinking response"
+    )
 
 
 @dataclass(frozen=True)
@@ -116,7 +128,7 @@ def labelled(
         if min(found.values()) < enough:
             found = " and ".join(f"{count} {labels}" for labels, count in found.items())
             raise InputError(
-                f"{method.name}: {rule} finds {found}, at least {enough} of each are needed: "
+                f"{method.name} finds {found} {rule}, at least {enough} of each are needed: "
                 f"{method.cure(records, rule, reader, enough)}"
             )
     return passages

@@ -23,6 +23,9 @@ class PromptRule:
 
     states: Literal["last", "mean"] = "last"
 
+    def __str__(self) -> str:
+        return "among the questions, by their level"
+
 
 def passages(records: Sequence[Record], rule: PromptRule, reader: Reader) -> list[Passage]:
     """The prompt of each question that is of one kind or the other; its samples share it, so it counts once."""
@@ -32,7 +35,7 @@ def passages(records: Sequence[Record], rule: PromptRule, reader: Reader) -> lis
             first.setdefault(record.id, record)
     found = []
     for record in first.values():
-        ids = reader.encode(record.prompt)
+        ids = reader.prompt(record)
         start = len(ids) - 1 if rule.states == "last" else 0
         found.append(Passage(record.id, ids, (Span(record.level, start, len(ids)),), record.sample))
     return found

@@ -78,6 +78,13 @@ class ThoughtRule:
     n_correct: int | None = 500
     n_incorrect: int | None = 500
 
+    def __str__(self) -> str:
+        counts = [
+            f"{count or 'all'} {verdict}"
+            for count, verdict in ((self.n_correct, "correct"), (self.n_incorrect, "incorrect"))
+        ]
+        return f"in {' and '.join(counts)} responses, by the keywords {self.keywords}"
+
 
 def classify(text: str, rule: ThoughtRule) -> str:
     """The label of a thought."""
@@ -89,17 +96,17 @@ def passages(records: Sequence[Record], rule: ThoughtRule, reader: Reader) -> li
     """The thoughts of the first so many correct and incorrect responses, and of all answers to open questions, each
     without the blank line that opens it.
 
-    As upstream's, a thought lies between two tokens with a blank line (".\\n\\n" is one, too); the first, which none
-    opens, is left out; chains that never closed count as far as they got.
+    As upstream's, a thought lies between two tokens that complete a blank line: ".\\n\\n" does, and so does the second
+    of two line breaks in vocabularies without one token for both. The first thought, which none opens, is left out;
+    chains that never closed count as far as they got.
     """
     correct = [record for record in records if record.correct][: rule.n_correct]
     incorrect = [record for record in records if record.verdict is False][: rule.n_incorrect]
     ungraded = [record for record in records if record.verdict is None]
-    breaks = reader.tokens_with([BREAK])
     found = []
     for record in (*correct, *incorrect, *ungraded):
         ids, inside = reader.inside(record)
-        edges = [place for place in inside if ids[place] in breaks]
+        edges = sorted(reader.completing(ids, BREAK) & set(inside))
         spans = [
             Span(classify(reader.decode(ids[edge + 1 : after]), rule), edge + 1, after)
             for edge, after in zip(edges, [*edges[1:], inside.stop], strict=False)
@@ -129,8 +136,8 @@ def layer(num_layers: int) -> int:
 
 
 def where(reader: Reader) -> Condition:
-    """At every token with a blank line inside the thinking; not in the question, nor in the answer."""
-    return Condition(reader.tokens_with([BREAK]), in_thinking=True)
+    """At every token that completes a blank line inside the thinking; not in the question, nor in the answer."""
+    return Condition(text=BREAK, in_thinking=True)
 
 
 _TERMS = {

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from thinksteer.flags import positive_int, share
 from thinksteer.lengths import Chain, Rule, choose_rule
-from thinksteer.methods.method import Method
+from thinksteer.methods.method import Method, more_responses
 from thinksteer.records import Passage, Reading, Record, Span
 from thinksteer.thinking import Reader
 
@@ -26,6 +26,8 @@ def passages(records: Sequence[Record], rule: Rule, reader: Reader) -> list[Pass
 def cure(records: Sequence[Record], rule: Rule, reader: Reader, enough: int) -> str:
     """Which thresholds or share would give so many long and short chains."""
     chains = [_chain(record, reader) for record in records if record.status == "closed"]
+    if not chains:
+        return more_responses(records, rule, reader, enough)
     return f"among {len(chains)} closed chains {rule.cure(chains, enough)}"
 
 
