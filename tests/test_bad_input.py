@@ -237,7 +237,7 @@ RECORDS = [
     ("a record twice", EXTRACT, "occurs twice", "remove one of the two lines", third(lambda line: line * 2)),
     ("responses without tokens", EXTRACT, "has text but no token ids", "need responses generated here",
      record(token_ids=[])),
-    ("responses of another model", EXTRACT, "recorded as closed", "come from another model",
+    ("responses of another model", EXTRACT, "recorded as closed", "pass the --template",
      record(token_ids=[5, 6, 7, 99999999])),
     ("shards beside the whole", EXTRACT, "arithmetic.jsonl and shards of 2 are mixed", "keep one",
      copy(RESPONSES, RESPONSES.replace(".jsonl", ".0-of-2.jsonl"))),

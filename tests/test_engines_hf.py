@@ -190,7 +190,7 @@ class Script:
         monkeypatch.setattr(Batch, "_choose", choose)
 
 
-def forced(llama, monkeypatch, script: list[int], text: str = "\nCbb"):
+def forced(llama, monkeypatch, script: list[int], text: str = "aCbb"):
     others = {f"q{i}": [9] * i + [EOS] for i in range(1, 9)}
     Script(monkeypatch, {"q0": script, **others})
     sampling = Sampling(6, 1.0, 1.0, 0, forced_answer=text, forced_tokens=3)

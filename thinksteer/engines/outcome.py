@@ -33,7 +33,7 @@ class Outcome:
         if forced and template.close not in forced:
             raise InputError(f"the forced answer {forced!r} lacks {template.close!r}, which closes the thinking")
         # Closed thinking needs no second closing: there only what follows the delimiter is appended.
-        after = forced.removeprefix(template.closing)
+        after = forced.partition(template.close)[2] if template.open else forced
         texts = {"capped": forced, "closed": after, "empty": after}
         self._forced = {
             status: tokenizer(text, add_special_tokens=False).input_ids for status, text in texts.items() if text
