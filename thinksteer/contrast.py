@@ -106,7 +106,7 @@ def written_suffixes(name: str, template: Template, tokenise: Callable[[str], Se
 
     `tokenise` gives a text's tokens without special ones around them.
     """
-    opened = name == "reasoning" and not template.opened_in(template.prompt("?"))
+    opened = name == "reasoning" and template.open and not template.opened_in(template.prompt("?"))
     opening = tuple(tokenise(f"{template.open}\n")) if opened else ()
     found = [opening + tuple(tokenise(plain(text, template))) for text in _SETS["suffixes"][name]]
     return [Suffix(ids, len(opening) + 1) for ids in found]
