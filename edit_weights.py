@@ -11,6 +11,7 @@ Writes  models/<name>/: the checkpoint with only the chosen columns of `o_proj` 
 import argparse
 import random
 from collections import defaultdict
+from dataclasses import replace
 from functools import partial
 from math import isfinite
 from pathlib import Path
@@ -26,6 +27,7 @@ from thinksteer.models import EDITED, ModelRef
 from thinksteer.published import published_heads
 from thinksteer.records import InputError
 from thinksteer.steering import head_norms, project_out
+from thinksteer.tokenizer_files import keep_ids
 
 Heads = list[tuple[int, int]]
 
@@ -79,7 +81,7 @@ def main() -> None:
             about = {"base_model": ref.key, **about, "direction": direction_file.name}
             about["direction_sha256"] = store.sha256(direction_file)
             about["dataset"] = store.read_safetensors(direction_file)[1].get("dataset")
-            edit(source, target, heads, direction, args.intervention_weight, about)
+            edit(replace(ref, location=str(source)), target, heads, direction, args.intervention_weight, about)
     for head in store.read_json(target / "edit.json")["edited_heads"]:
         print(f"  layer {head['layer']:2d} head {head['head']:2d}  {head['before']:.4f} -> {head['after']:.2e}")
     print(f"{target}: norm of each head's output weights along the direction, before -> after, as stored")
@@ -121,8 +123,9 @@ def random_heads(heads: Heads, grid: tuple[int, int], seed: int) -> Heads:
     return random.Random(f"heads {seed}").sample(others, len(heads))
 
 
-def edit(source: Path, target: Path, heads: Heads, direction: Tensor, weight: float, about: dict[str, Any]) -> None:
-    """Write the edited checkpoint; edit.json holds each head's norm along the direction before and after."""
+def edit(ref: ModelRef, target: Path, heads: Heads, direction: Tensor, weight: float, about: dict[str, Any]) -> None:
+    """Write the edited checkpoint of the model in a folder; edit.json has each head's norm before and after."""
+    source = Path(ref.location)
     num_layers, num_heads = model_files.head_grid(source)
     of_layer: dict[int, list[int]] = defaultdict(list)
     for layer, head in heads:
@@ -147,11 +150,12 @@ def edit(source: Path, target: Path, heads: Heads, direction: Tensor, weight: fl
         store.rewrite_checkpoint(source, folder, {name: partial(remove, layer) for layer, name in names.items()})
         edited = [{"layer": h[0], "head": h[1], "before": norms[h][0], "after": norms[h][1]} for h in heads]
         store.write_json(folder / "edit.json", about | {"edited_heads": edited})
-        store.write_text(folder / "README.md", model_card(target.name, source, about, heads))
+        remark = keep_ids(ref, folder)
+        store.write_text(folder / "README.md", model_card(target.name, source, about, heads, remark))
 
 
-def model_card(name: str, source: Path, about: dict[str, Any], heads: Heads) -> str:
-    """The edited model's README: what it is, under the base model's licence. Stage 6 adds what it scores."""
+def model_card(name: str, source: Path, about: dict[str, Any], heads: Heads, more: list[str]) -> str:
+    """The edited model's README: what it is, under the base model's licence; `more` paragraphs. Stage 6 adds scores."""
     what = ", with randomly drawn heads as a control" if about["control_heads"] else ""
     what += ", along a random direction as a control" if about["control_direction"] else ""
     return f"""---
@@ -163,7 +167,7 @@ def model_card(name: str, source: Path, about: dict[str, Any], heads: Heads) -> 
 from what {len(heads)} attention heads write into the residual stream (ThinkEdit, arXiv 2503.22048){what}.
 Heads as (layer, head): {", ".join(map(str, heads))}. Every other weight is the base model's, bit for bit.
 `edit.json` has the settings, the direction file's sha256 and each head's norm along the direction before and after.
-"""
+{"".join(f"{chr(10)}{one}" for one in more)}"""
 
 
 if __name__ == "__main__":

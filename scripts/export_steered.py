@@ -1,4 +1,4 @@
-"""Steering at every position, baked into a checkpoint that any engine runs at full speed. No GPU, no model load.
+"""Steering at every position, baked into a checkpoint that runs at full speed. No GPU.
 
     python -m scripts.export_steered --direction_weight 0.4
     python -m scripts.export_steered --model deepseek-qwen-1.5b --control thinking_length_mlp --direction_weight 0.08
@@ -7,16 +7,22 @@
 Reads   directions/<model>/<control>.safetensors, the model's checkpoint
 Writes  models/<name>/: the checkpoint with the steering as biases, which evaluate_models.py takes by its name;
         steering.json, a model card. Every weight of the source is kept, bit for bit
+
+Where memory allows (twice the weights in float32), both models are loaded and their logits compared, and the card gets
+two prompts with the probabilities of their next tokens, to check other runtimes by.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from thinksteer import card, cli, model_files, models, store
+from thinksteer import baked_check, card, cli, model_files, models, store
 from thinksteer.bake import bake
 from thinksteer.methods import METHODS
+from thinksteer.models import ModelRef
 from thinksteer.records import EVERYWHERE, Edit, InputError
+from thinksteer.tokenizer_files import keep_ids
 
 
 def parse_args() -> argparse.Namespace:
@@ -69,7 +75,7 @@ def main() -> None:
                 about.append({"control": control, "weight": weight, "layers": layers, "sha256": store.sha256(file)})
             dataset = store.read_safetensors(file)[1].get("dataset")
             about = {"base_model": ref.key, "source": ref.source, "dataset": dataset, "steering": about}
-            export(source, target, edits, about)
+            export(replace(ref, location=str(source)), target, edits, about)
     print(f"{target}: steered at every position; evaluate it with --model {name}")
 
 
@@ -78,18 +84,25 @@ def default_name(key: str, weights: dict[str, float], layers: list[int] | None) 
     return "-".join(["steered", key.split("/")[-1], *parts, *(f"layer{layer}" for layer in layers or [])])
 
 
-def export(source: Path, target: Path, edits: list[Edit], about: dict[str, Any]) -> None:
-    """Write the steered checkpoint; steering.json says which directions are in it, at which weights."""
+def export(ref: ModelRef, target: Path, edits: list[Edit], about: dict[str, Any]) -> None:
+    """Write the steered checkpoint of the model in a folder; steering.json says which directions are in it.
+
+    InputError: it cannot be made, or does not compute what steering at run time does.
+    """
+    source = Path(ref.location)
     baked = bake(store.read_json(source / "config.json"), store.checkpoint_tensors(source), edits)
     with store.atomic_folder(target) as folder:
         store.rewrite_checkpoint(source, folder, baked.changed, baked.added)
         store.write_json(folder / "config.json", baked.config)
-        store.write_json(folder / "steering.json", about)
-        store.write_text(folder / "README.md", model_card(target.name, source, about))
+        remark = keep_ids(ref, folder)
+        check = baked_check.check(ref, replace(ref, location=str(folder)), edits)
+        store.write_json(folder / "steering.json", about | {"check": check})
+        more = [*remark, baked_check.markdown(check)]
+        store.write_text(folder / "README.md", model_card(target.name, source, about, more))
 
 
-def model_card(name: str, source: Path, about: dict[str, Any]) -> str:
-    """The steered model's README: what it is, and the base model's licence, which it stays under."""
+def model_card(name: str, source: Path, about: dict[str, Any], more: list[str]) -> str:
+    """The steered model's README: what it is, and the base model's licence, which it stays under; `more` paragraphs."""
     added = [f"{one['weight']:g} times {one['control']} in layers {list(one['layers'])}" for one in about["steering"]]
     return f"""---
 {card.metadata(about["source"], source, about["dataset"], "steering")}
@@ -98,9 +111,11 @@ def model_card(name: str, source: Path, about: dict[str, Any]) -> str:
 
 {about["base_model"]} with a direction added at every position, as biases of the projections that write into the
 residual stream: {"; ".join(added)} (directions of thinking length: ThinkEdit, arXiv 2503.22048).
-Every weight is the base model's, bit for bit; biases that the architecture asks for besides are zero.
-`steering.json` has the weights and the sha256 of each direction file.
-"""
+Every weight is the base model's, bit for bit; biases that the architecture asks for besides are zero. New biases are
+stored in float32, also next to 16-bit weights; loading casts them to the dtype of the model.
+`steering.json` has the weights, the sha256 of each direction file, and the figures below.
+
+{chr(10).join(more)}"""
 
 
 if __name__ == "__main__":

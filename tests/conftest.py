@@ -1,6 +1,7 @@
 """Small random models of the four families, in float64, and passages to read in them."""
 
 import copy
+import json
 import os
 from pathlib import Path
 
@@ -9,6 +10,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 import torch
 from real_models import unpacked_smollm2
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, decoders, pre_tokenizers, processors, trainers
+from tokenizers.models import BPE
 from torch import Tensor, nn
 from transformers import (
     LlamaConfig,
@@ -47,6 +51,55 @@ FAMILIES = {
     "llama": (LlamaForCausalLM, LlamaConfig, {}),
     "mistral": (MistralForCausalLM, MistralConfig, {"sliding_window": 12}),
 }
+
+
+TOKENS = 300  # of the tokenizer below
+
+
+def save_tokenizer(folder: Path, named: str = "LlamaTokenizerFast") -> None:
+    """A byte-level tokenizer, as R1's distillations have: their tokenizer_config.json names a class of another kind."""
+    core = Tokenizer(BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    special, alphabet = ["<s>", "</s>", "<|User|>"], sorted(pre_tokenizers.ByteLevel.alphabet())
+    core.train_from_iterator(
+        ["Mia has 32 keys. How many keys has she now?\n\nShe has 12 keys now."] * 2,
+        trainers.BpeTrainer(vocab_size=TOKENS, special_tokens=special, initial_alphabet=alphabet, show_progress=False),
+    )
+    core.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    core.save(str(folder / "tokenizer.json"))
+    stated = {"tokenizer_class": named, "bos_token": "<s>", "eos_token": "</s>", "add_bos_token": True, "legacy": True}
+    (folder / "tokenizer_config.json").write_text(json.dumps(stated))
+
+
+STORAGE = {  # which of the two ends a checkpoint stores, and what its config.json says of tying them
+    "tied, embeddings only": (["model.embed_tokens.weight"], True),
+    "tied, head only": (["lm_head.weight"], True),
+    "tied, both": (["model.embed_tokens.weight", "lm_head.weight"], True),
+    "untied": (["model.embed_tokens.weight", "lm_head.weight"], False),
+    "untied, unsaid": (["model.embed_tokens.weight", "lm_head.weight"], None),
+}
+
+
+def store_as(folder: Path, form: str, sharded: bool) -> None:
+    """Rewrite a checkpoint of one file in one of the forms of STORAGE, which other programs write."""
+    ends, tied = STORAGE[form]
+    tensors = load_file(folder / "model.safetensors")
+    if tied:
+        both = tensors.pop("model.embed_tokens.weight", None)
+        both = tensors.pop("lm_head.weight", both)
+        tensors |= {name: both.clone() for name in ends}
+    config = json.loads((folder / "config.json").read_text())
+    said = {name: value for name, value in config.items() if name != "tie_word_embeddings"}
+    (folder / "config.json").write_text(json.dumps(said if tied is None else said | {"tie_word_embeddings": tied}))
+    if not sharded:
+        save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+        return
+    (folder / "model.safetensors").unlink()
+    places = {name: f"model-0000{number % 2 + 1}-of-00002.safetensors" for number, name in enumerate(sorted(tensors))}
+    for file in set(places.values()):
+        save_file({name: tensors[name] for name in places if places[name] == file}, folder / file, {"format": "pt"})
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
 
 
 class ExactNorm(nn.Module):

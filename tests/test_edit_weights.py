@@ -7,10 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import STORAGE, save_tokenizer, store_as
 from huggingface_hub import ModelCard
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from test_export_steered import load, outputs, save
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
+import edit_weights
+from thinksteer import models as known_models
 from thinksteer import store
+from thinksteer.steering import project_out
 
 ROOT = Path(__file__).parent.parent
 HEADS = [(0, 1), (2, 3), (2, 0)]
@@ -18,7 +23,7 @@ HEADS = [(0, 1), (2, 3), (2, 0)]
 
 def save_checkpoint(model: PreTrainedModel, folder: Path, dtype: torch.dtype, shard: str) -> None:
     model.to(dtype).save_pretrained(folder, max_shard_size=shard)
-    (folder / "tokenizer.json").write_text("{}")
+    save_tokenizer(folder)
     (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
 
 
@@ -84,3 +89,49 @@ def test_heads_outside_the_model_are_refused_with_both_sides_named(model, tmp_pa
     save_checkpoint(model, tmp_path / "base", torch.float32, "1GB")
     with pytest.raises(AssertionError, match="3 layers"):
         edit(tmp_path / "artifacts", tmp_path / "base", torch.randn(4, 32))
+
+
+ABOUT = {
+    "base_model": "base",
+    "source": "base",
+    "intervention_weight": 1.0,
+    "control_heads": None,
+    "control_direction": None,
+    "dataset": None,
+}
+
+
+def edit_here(base: Path, target: Path, direction: torch.Tensor) -> None:
+    ref = known_models.resolve(str(base), base.parent / "none", "plain")
+    edit_weights.edit(ref, target, HEADS, direction, 1.0, ABOUT)
+
+
+@pytest.mark.parametrize("sharded", [False, True], ids=["single", "sharded"])
+@pytest.mark.parametrize("form", STORAGE)
+@pytest.mark.parametrize("variant", ["llama", "qwen2", "mistral", "qwen3"])
+def test_tied_and_untied_embeddings_load_as_those_of_the_base_model(variant, form, sharded, tmp_path):
+    base, target = save(tmp_path / "base", variant, tied=STORAGE[form][1]), tmp_path / "edited"
+    store_as(base, form, sharded)
+    direction = torch.randn(3, 32, generator=torch.Generator().manual_seed(5))
+    edit_here(base, target, direction)
+    plain = load(base)
+    before = outputs(plain)[0]
+    for layer in range(3):
+        weight, chosen = plain.model.layers[layer].self_attn.o_proj.weight, [head for at, head in HEADS if at == layer]
+        weight.data = project_out(weight.data, chosen, weight.shape[1] // 4, direction[layer], 1.0)
+    (wanted, tokens), (found, own) = outputs(plain), outputs(load(target))
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-9)
+    assert torch.equal(own, tokens) and (wanted - before).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("variant, right", [("llama", True), ("qwen3", True), ("mistral", True), ("qwen2", False)])
+def test_autotokenizer_of_an_edited_model_reads_tokenizer_json_or_the_card_says_not(variant, right, tmp_path):
+    base, target = save(tmp_path / "base", variant), tmp_path / "edited"
+    edit_here(base, target, torch.ones(3, 32))
+    texts = ["Mia has 32 keys.\n\nHow many?", " 7  <s>", "nai\u0308ve"]
+    wanted = [PreTrainedTokenizerFast.from_pretrained(base)(text).input_ids for text in texts]
+    found = [AutoTokenizer.from_pretrained(target)(text).input_ids for text in texts]
+    assert (found == wanted) == right
+    if not right:  # transformers chooses the class by the model_type, also of the base model
+        assert found == [AutoTokenizer.from_pretrained(base)(text).input_ids for text in texts]
+        assert "load the tokenizer with PreTrainedTokenizerFast" in (target / "README.md").read_text()

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import FAMILIES, SIZES, VOCABULARY, ExactNorm
+from conftest import FAMILIES, SIZES, STORAGE, TOKENS, VOCABULARY, ExactNorm, save_tokenizer, store_as
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from scripts.export_steered import export
+from thinksteer import baked_check, store
 from thinksteer import models as known_models
-from thinksteer import store
 from thinksteer.model_files import generation_config
 from thinksteer.records import Condition, Edit, InputError
 from thinksteer.steering import applied
@@ -43,17 +43,24 @@ VARIANTS = {
 }
 
 
-def save(folder: Path, variant: str, shard: str = "1GB") -> Path:
-    """A random checkpoint in float64."""
+def save(folder: Path, variant: str, shard: str = "1GB", tied: bool | None = None) -> Path:
+    """A random checkpoint in float64, with a tokenizer."""
     family, more = VARIANTS[variant]
     model_class, config_class, usual = FAMILIES[family]
     torch.manual_seed(0)
-    model = model_class(config_class(**SIZES | usual | more)).double()
+    model = model_class(
+        config_class(**SIZES | usual | {"vocab_size": TOKENS} | more | ({"tie_word_embeddings": True} if tied else {}))
+    ).double()
     for name, parameter in model.named_parameters():
         if name.endswith("bias"):
             nn.init.normal_(parameter, std=0.2)  # they begin as zeros
     model.save_pretrained(folder, max_shard_size=shard)
+    save_tokenizer(folder)
     return folder
+
+
+def bake(base: Path, target: Path, edits: list[Edit]) -> None:
+    export(known_models.resolve(str(base), base.parent / "none", "plain"), target, edits, ABOUT)
 
 
 def load(folder: Path) -> PreTrainedModel:
@@ -93,7 +100,7 @@ def require_same(base: Path, baked: Path, edits: list[Edit]) -> None:
 def test_a_baked_checkpoint_computes_what_steering_at_run_time_does(variant, shard, tmp_path):
     base, baked, edits = save(tmp_path / "base", variant, shard), tmp_path / "baked", edits_for(variant)
     assert (base / "model.safetensors").exists() == (shard == "1GB")
-    export(base, baked, edits, ABOUT)
+    bake(base, baked, edits)
     require_same(base, baked, edits)
     # Loaders take a model.safetensors in place of all that an index beside it names.
     assert (baked / "model.safetensors").exists() != (baked / "model.safetensors.index.json").exists()
@@ -107,7 +114,7 @@ def test_a_baked_checkpoint_computes_what_steering_at_run_time_does(variant, sha
 
 def test_a_qwen3_names_the_architecture_of_which_vllm_keeps_the_biases(tmp_path):
     base = save(tmp_path / "base", "qwen3")
-    export(base, tmp_path / "baked", [EDIT], ABOUT)
+    bake(base, tmp_path / "baked", [EDIT])
     old, new = (json.loads((folder / "config.json").read_text()) for folder in (base, tmp_path / "baked"))
     assert new == old | {"architectures": ["TransformersForCausalLM"], "attention_bias": True}
 
@@ -117,7 +124,7 @@ def test_a_qwen3_names_the_architecture_of_which_vllm_keeps_the_biases(tmp_path)
 def test_one_site_alone_gives_biases_to_no_module_that_needs_none(variant, site, tmp_path):
     base, baked = save(tmp_path / "base", variant), tmp_path / "baked"
     edits = [replace(edits_for(variant)[0], site=site, layers=(1,))]
-    export(base, baked, edits, ABOUT)
+    bake(base, baked, edits)
     require_same(base, baked, edits)
     config = json.loads((baked / "config.json").read_text())
     biased = variant == "llama, biases"
@@ -131,7 +138,7 @@ def test_a_configuration_of_transformers_4_keeps_its_rotary_embedding_and_its_dt
     scaling = {name: value for name, value in config.pop("rope_parameters").items() if name != "rope_theta"}
     old = config | {"rope_theta": LLAMA3["rope_theta"], "rope_scaling": scaling, "torch_dtype": config.pop("dtype")}
     (base / "config.json").write_text(json.dumps(old))
-    export(base, baked, edits, ABOUT)
+    bake(base, baked, edits)
     require_same(base, baked, edits)
     new = json.loads((baked / "config.json").read_text())
     assert [new[name] for name in ("rope_theta", "rope_scaling", "torch_dtype")] == [500000.0, scaling, "float64"]
@@ -145,26 +152,115 @@ def test_what_a_configuration_leaves_out_is_its_familys_default(tmp_path):
     windows = {"sliding_window": 4096, "use_sliding_window": False}  # as the DeepSeek distillations of Qwen have it
     said = {name: value for name, value in config.items() if name not in absent}
     (base / "config.json").write_text(json.dumps(said | windows))
-    export(base, baked, edits, ABOUT)
+    bake(base, baked, edits)
     require_same(base, baked, edits)
     old, new = load(base).config, load(baked).config
     assert all(getattr(new, name) == getattr(old, name) for name in absent)
     assert not {"sliding_window", "layer_types", "use_sliding_window", "max_window_layers"} & vars(new).keys()
 
 
-def test_biases_have_the_dtype_of_their_projection(tmp_path):
-    base = save(tmp_path / "base", "qwen2")
+@pytest.mark.parametrize("sharded", [False, True], ids=["single", "sharded"])
+@pytest.mark.parametrize("form", STORAGE)
+@pytest.mark.parametrize("variant", ["llama", "qwen2", "mistral", "qwen3"])
+def test_tied_and_untied_embeddings_load_as_those_of_the_base_model(variant, form, sharded, tmp_path):
+    base, baked, edits = save(tmp_path / "base", variant, tied=STORAGE[form][1]), tmp_path / "baked", edits_for(variant)
+    store_as(base, form, sharded)
+    bake(base, baked, edits)
+    require_same(base, baked, edits)
+    ends = {"lm_head.weight", "model.embed_tokens.weight"}
+    assert store.checkpoint_tensors(baked).keys() & ends == set(STORAGE[form][0])
+
+
+def test_new_biases_are_float32_and_the_model_keeps_its_dtype(tmp_path):
+    base, baked = save(tmp_path / "base", "llama"), tmp_path / "baked"
     AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16).save_pretrained(base)
-    edit = edits_for("qwen2")[0]
-    export(base, tmp_path / "baked", [edit], ABOUT)
-    bias = store.read_tensor(tmp_path / "baked", "model.layers.2.self_attn.o_proj.bias")
-    assert torch.equal(bias, (-0.7 * edit.vectors[2]).bfloat16())
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({key: value for key, value in config.items() if key != "dtype"}))
+    edits = edits_for("llama")
+    bake(base, baked, edits)
+    bias = store.read_tensor(baked, "model.layers.2.self_attn.o_proj.bias")
+    assert torch.equal(bias, (-0.7 * edits[0].vectors[2]).float())
+    assert json.loads((baked / "config.json").read_text())["torch_dtype"] == "bfloat16"
+    assert {one.dtype for one in AutoModelForCausalLM.from_pretrained(baked, dtype="auto").parameters()} == {
+        torch.bfloat16
+    }
+    wanted, found = outputs(load(base), edits)[0], outputs(load(baked))[0]
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)  # 1e-2 with biases in bfloat16
+
+
+@pytest.mark.parametrize("variant", ["llama", "qwen3"])
+def test_code_that_comes_with_a_model_is_not_asked_for_its_biases(variant, tmp_path):
+    base = save(tmp_path / "base", variant)
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config | {"auto_map": {"AutoModelForCausalLM": "theirs.Model"}}))
+    bake(base, tmp_path / "baked", [EDIT])
+    assert "auto_map" not in json.loads((tmp_path / "baked" / "config.json").read_text())
+
+
+def test_the_card_has_figures_that_its_own_lines_confirm(tmp_path, monkeypatch, capsys):
+    base, baked, edits = save(tmp_path / "base", "qwen2"), tmp_path / "baked", edits_for("qwen2")
+    bake(base, baked, edits)
+    check = json.loads((baked / "steering.json").read_text())["check"]
+    assert check["largest_difference"] < 1e-4 < 0.1 < check["largest_effect"]
+    tokenizer = AutoTokenizer.from_pretrained(baked)
+    models = {"logprobs": (load(base), edits), "base_logprobs": (load(base), [])}
+    for one in check["prompts"]:
+        assert tokenizer(one["prompt"]).input_ids == one["ids"]
+        assert [tokenizer.decode([id]) for id in one["next_ids"]] == one["next_tokens"]
+        for name, (model, steering) in models.items():
+            with torch.no_grad(), applied(model, steering):
+                wanted = model(torch.tensor([one["ids"]])).logits[0, -1].log_softmax(-1)
+            assert one[name] == pytest.approx(wanted[one["next_ids"]].tolist(), abs=1e-3)
+            if name == "logprobs":
+                assert one["next_ids"] == wanted.topk(5).indices.tolist()
+    card = (baked / "README.md").read_text()
+    assert "transformers 5.19 and vLLM 0.32. Other runtimes are unchecked" in card
+    for one in check["prompts"]:
+        assert json.dumps(one["prompt"]) in card
+        assert f"| {one['next_ids'][0]} | {one['logprobs'][0]:.2f} | {one['base_logprobs'][0]:.2f} |" in card
+    monkeypatch.chdir(baked)
+    capsys.readouterr()
+    exec(card.split("```python\n")[1].split("```")[0], {})
+    printed = [float(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(printed) == 2 and max(printed) < 1e-3
+
+
+def test_a_checkpoint_too_large_to_run_here_says_so_on_its_card(tmp_path, monkeypatch):
+    base, baked = save(tmp_path / "base", "llama"), tmp_path / "baked"
+    monkeypatch.setattr(baked_check, "gigabytes_available", lambda: 1e-5)
+    bake(base, baked, edits_for("llama"))
+    assert "0.0 GB were available" in json.loads((baked / "steering.json").read_text())["check"]["not_run"]
+    assert "was not run when it was made" in (baked / "README.md").read_text()
+
+
+def test_biases_that_swallow_the_vector_are_refused(tmp_path):
+    """A bias that is there keeps its dtype: next to 16, bfloat16 has no room for 0.05."""
+    base = save(tmp_path / "base", "llama, biases")
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
+    for layer in model.model.layers:
+        layer.self_attn.o_proj.bias.data.sign_().mul_(16)
+    model.save_pretrained(base)
+    with pytest.raises(InputError, match=f"{base}: steering moves its logits .* steer at run time"):
+        bake(base, tmp_path / "baked", [replace(edits_for("llama")[0], coef=0.05)])
+    assert [path.name for path in tmp_path.iterdir()] == ["base"]
+
+
+def test_a_checkpoint_that_lost_a_bias_is_refused(tmp_path, monkeypatch):
+    base, write = save(tmp_path / "base", "llama"), store.rewrite_checkpoint
+
+    def lose(source, folder, changed, added):
+        zero = {"model.layers.1.self_attn.o_proj.bias": torch.zeros(32)}
+        write(source, folder, changed, added | zero)
+
+    monkeypatch.setattr(store, "rewrite_checkpoint", lose)
+    with pytest.raises(InputError, match="those of the baked checkpoint are"):
+        bake(base, tmp_path / "baked", edits_for("llama"))
 
 
 def test_another_copy_of_the_weights_is_left_behind(tmp_path):
     base, baked = save(tmp_path / "base", "mistral"), tmp_path / "baked"
     shutil.copy(base / "model.safetensors", base / "consolidated.safetensors")  # vLLM would load this one
-    export(base, baked, edits_for("mistral"), ABOUT)
+    bake(base, baked, edits_for("mistral"))
     weights = {path.name for path in baked.glob("*.safetensors")}
     assert weights == {"model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"}
 
@@ -191,7 +287,7 @@ def test_what_cannot_be_baked_is_refused_and_leaves_nothing(variant, config, edi
     changed = json.loads((base / "config.json").read_text()) | config
     (base / "config.json").write_text(json.dumps({name: value for name, value in changed.items() if value is not ...}))
     with pytest.raises(InputError, match=message):
-        export(base, tmp_path / "baked", [edit], ABOUT)
+        bake(base, tmp_path / "baked", [edit])
     assert [path.name for path in tmp_path.iterdir()] == ["base"]
 
 
@@ -199,12 +295,12 @@ def test_a_half_precision_overflow_and_quantised_weights_are_refused(tmp_path):
     base = save(tmp_path / "base", "qwen2")
     AutoModelForCausalLM.from_pretrained(base, dtype=torch.float16).save_pretrained(tmp_path / "half")
     with pytest.raises(InputError, match=r"too large for torch\.float16"):
-        export(tmp_path / "half", tmp_path / "baked", [replace(EDIT, coef=1e5)], ABOUT)
+        bake(tmp_path / "half", tmp_path / "baked", [replace(EDIT, coef=1e5)])
     tensors, about = store.read_safetensors(base / "model.safetensors")
     name = "model.layers.1.self_attn.o_proj.weight"
     store.write_safetensors(base / "model.safetensors", tensors | {name: tensors[name].to(torch.int8)}, about)
     with pytest.raises(InputError, match=f"no floating-point {name}"):
-        export(base, tmp_path / "baked", [EDIT], ABOUT)
+        bake(base, tmp_path / "baked", [EDIT])
     assert not (tmp_path / "baked").exists()
 
 

@@ -32,9 +32,13 @@ def widen_heads(source: Path, target: Path, times: int) -> None:
         wide[:, places] = parts
         return wide.flatten(0, 1)
 
+    # Of a sharded checkpoint, the shards that its index names: others may lie beside them.
+    index, files = source / "model.safetensors.index.json", {"model.safetensors"}
+    if index.is_file():
+        files = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     tensors: dict[str, Tensor] = {}
-    for file in source.glob("*.safetensors"):
-        tensors |= load_file(file)
+    for file in files:
+        tensors |= load_file(source / file)
     for name, tensor in list(tensors.items()):
         part = name.split(".")[-2]
         if part == "q_proj":  # in 16 bits the factor would be rounded away
@@ -46,7 +50,8 @@ def widen_heads(source: Path, target: Path, times: int) -> None:
     biased = "model.layers.0.self_attn.q_proj.bias" in tensors
     for layer in range(config["num_hidden_layers"] if biased else 0):
         # Llama has biases on all four projections or on none.
-        tensors.setdefault(f"model.layers.{layer}.self_attn.o_proj.bias", torch.zeros(config["hidden_size"]))
+        name = f"model.layers.{layer}.self_attn.o_proj"
+        tensors.setdefault(f"{name}.bias", tensors[f"{name}.weight"].new_zeros(config["hidden_size"]))
     target.mkdir(parents=True, exist_ok=True)
     save_file(tensors, target / "model.safetensors", {"format": "pt"})
     config |= {"head_dim": size * times, "attention_bias": biased}
