@@ -72,8 +72,8 @@ def test_layers_that_scale_what_their_parts_add_are_refused(scale):
 
 
 class Pair(nn.Module):
-    def forward(self, x):
-        return x + 1, "weights"
+    def forward(self, x, more=0):
+        return x + 1 + more, "weights"
 
 
 def test_a_watched_output_can_be_the_first_of_a_tuple_and_the_rest_is_kept():
@@ -89,3 +89,16 @@ def test_a_watched_output_can_be_the_first_of_a_tuple_and_the_rest_is_kept():
     assert torch.equal(pair(x)[0], x + 5)
     handle.remove()
     assert torch.equal(pair(x)[0], x + 1) and len(seen) == 1
+
+
+def test_a_watched_input_may_be_given_by_its_name():
+    pair, seen = Pair(), []
+    x = torch.zeros(1, 2, 3)
+    handle = Place(pair, "input").watch(seen.append)
+    assert torch.equal(pair(more=2, x=x)[0], x + 3) and seen == [x]
+    handle.remove()
+    handle = Place(pair, "input").watch(lambda hidden: hidden + 4)
+    assert torch.equal(pair(x=x)[0], x + 5) and torch.equal(pair(x, more=2)[0], x + 7)
+    with pytest.raises(InputError, match="Pair is called with more, not with its input x"):
+        pair(more=2)
+    handle.remove()

@@ -238,7 +238,7 @@ def load_model(
     chosen = DTYPES.get(dtype, torch.float32 if target == "cpu" else "auto")
     try:
         if trust_remote_code:
-            _name_tied_weights(ref.location, trust_remote_code)
+            _adapt_own_code(ref.location, trust_remote_code)
         model, found = AutoModelForCausalLM.from_pretrained(
             ref.location,
             dtype=chosen,
@@ -271,9 +271,9 @@ def load_model(
     return model
 
 
-def _name_tied_weights(location: str, trust_remote_code: bool) -> None:
-    """Code written for transformers 4, as Huginn's, lists its tied weights; transformers 5 asks what each is tied to,
-    which is the input embedding."""
+def _adapt_own_code(location: str, trust_remote_code: bool) -> None:
+    """Fit a model's own code that was written for transformers 4, as Huginn's was, to what transformers 5 asks of it:
+    each tied weight with what it is tied to, which was the input embedding, and a call of `post_init`."""
     from transformers import AutoConfig
     from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
@@ -289,7 +289,12 @@ def _name_tied_weights(location: str, trust_remote_code: bool) -> None:
         source = next(f"{name}.weight" for name, module in model.named_modules() if module is embedding)
         return {tied: source for tied in listed if tied != source}
 
-    own._tied_weights_keys = property(named)
+    def construct(model: PreTrainedModel, *args: Any, constructor: Any = own.__init__, **kwargs: Any) -> None:
+        constructor(model, *args, **kwargs)
+        if not hasattr(model, "all_tied_weights_keys"):
+            model.post_init()
+
+    own._tied_weights_keys, own.__init__ = property(named), construct
 
 
 def _unfilled_buffer(model: PreTrainedModel) -> str | None:
