@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from functools import partial
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 PARTS = ("input_layernorm", "self_attn", "post_attention_layernorm", "mlp")
 SCALES = ("residual_multiplier", "scale_depth")  # of Granite's and of MiniCPM's configs
 UNKNOWN = "models of this architecture cannot be read, steered or edited; to generate alone, use --engine vllm"
+At = tuple[int, Site] | Literal["final"]
 TRIAL = ((1, 2, 3, 1),)  # a text of tokens that every vocabulary has
 
 
@@ -140,12 +140,14 @@ def layout_of(model: PreTrainedModel) -> Layout | RecurrentLayout:
 def check_runs(model: PreTrainedModel) -> None:
     """Let the model read four tokens. InputError: it fails, or its layers do not add up as its layout says."""
     layout, name = layout_of(model), type(model).__name__
-    seen: dict[tuple[int, Site], Tensor] = {}
+    places: dict[At, Place] = {
+        (layer, site): layout.site(layer, site) for layer in range(layout.shape[0]) for site in get_args(Site)
+    }
+    places["final"] = layout.final
+    seen: dict[At, list[Tensor]] = {at: [] for at in places}
     with ExitStack() as hooks:
-        for layer in range(layout.shape[0]):
-            for site in get_args(Site):
-                visit = partial(lambda at, hidden: seen.update({at: hidden.clone()}), (layer, site))
-                hooks.callback(layout.site(layer, site).watch(visit).remove)
+        for at, place in places.items():
+            hooks.callback(place.watch(lambda hidden, at=at: seen[at].append(hidden.clone())).remove)
         try:
             model(input_ids=torch.tensor(TRIAL, device=model.get_input_embeddings().weight.device), use_cache=False)
         except InputError:
@@ -153,13 +155,13 @@ def check_runs(model: PreTrainedModel) -> None:
         except Exception as error:  # of any code, whatever it happens to stumble over
             what = " ".join(f"{type(error).__name__}: {error}".split())
             raise InputError(f"{name} cannot read four tokens ({what:.300}): {UNKNOWN}") from error
-    if len(seen) < layout.shape[0] * len(get_args(Site)):
-        raise InputError(f"{name} does not run each part of each of its layers: {UNKNOWN}")
-    if isinstance(layout, Layout) and (strange := _misfit(seen, layout.shape[0])):
+    if any(len(visits) != 1 for visits in seen.values()):
+        raise InputError(f"{name} does not run each part of its layers, and its final norm, once: {UNKNOWN}")
+    if isinstance(layout, Layout) and (strange := _misfit({at: one for at, (one,) in seen.items()}, layout.shape[0])):
         raise InputError(f"{strange} in {name}: {UNKNOWN}")
 
 
-def _misfit(seen: Mapping[tuple[int, Site], Tensor], num_layers: int) -> str | None:
+def _misfit(seen: Mapping[At, Tensor], num_layers: int) -> str | None:
     """The first place where the residual stream is not the sum that `Layout` has there."""
     for layer in range(num_layers):
         block_in, attn_out, mid, mlp_out, block_out = (seen[layer, site] for site in get_args(Site))

@@ -46,7 +46,12 @@ def replaced(model: PreTrainedModel, name: str, attention: Attention) -> Iterato
     if model.config._attn_implementation != name:
         raise InputError(own)
     try:
-        layers = _cached(model)
+        try:
+            layers = _cached(model)
+        except InputError:
+            raise
+        except Exception as error:  # of any code, whatever it happens to stumble over
+            raise InputError(own) from error
         for index, layer in enumerate(layers):
             if type(layer) not in PLAIN:
                 raise InputError(f"layer {index} of {who} caches more than keys and values; use --engine vllm")
