@@ -17,9 +17,11 @@ SIZES = {
     16: "moe_intermediate_size shared_expert_intermediate_size expert_ffn_hidden_size q_lora_rank kv_lora_rank "
     "o_lora_rank index_head_dim mamba_head_dim mamba_d_head",
     8: "head_dim qk_nope_head_dim qk_rope_head_dim v_head_dim linear_key_head_dim linear_value_head_dim d_kv "
-    "index_topk hidden_size_per_layer_input ssm_state_size mamba_d_state pronunciation_embed_dim shape_embed_dim",
+    "linear_head_dim index_topk hidden_size_per_layer_input ssm_state_size mamba_d_state pronunciation_embed_dim "
+    "shape_embed_dim",
     4: "num_attention_heads n_head n_heads num_heads decoder_attention_heads encoder_attention_heads num_experts "
-    "num_local_experts n_routed_experts linear_num_value_heads mamba_num_heads mamba_n_heads index_n_heads",
+    "num_local_experts n_routed_experts linear_num_value_heads mamba_num_heads mamba_n_heads index_n_heads "
+    "linear_num_heads",
     2: "num_hidden_layers n_layer n_layers num_layers decoder_layers encoder_layers num_key_value_heads eos_token_id "
     "num_experts_per_tok num_experts_per_token moe_topk linear_num_key_heads",
     1: "n_group topk_group n_shared_experts bos_token_id decoder_start_token_id",
@@ -32,6 +34,7 @@ OWN: dict[str, dict[str, Any]] = {
     "falcon_h1": {"mamba_d_ssm": 64},
     "gemma3n_text": {"layer_types": ["sliding_attention", "full_attention"], "num_kv_shared_layers": 0},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
+    "kimi_linear": {"layer_types": ["linear_attention", "full_attention"]},
     "lfm2_moe": {"layer_types": ["full_attention", "conv"]},
     "mamba2": {"num_heads": 8, "head_dim": 8, "expand": 2},
     "reformer": {"axial_pos_embds": False, "attn_layers": ["local", "lsh"]},

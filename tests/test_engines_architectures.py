@@ -180,6 +180,8 @@ SLOW = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_pos
         ("stablelm", {"qk_layernorm": True, "use_qkv_bias": True}, ALL),
         ("deepseek_v3", {"first_k_dense_replace": 1, "q_lora_rank": None}, ALL),
         ("gpt_oss", {"sliding_window": 6}, {"reads"}),
+        ("gemma", {"use_bidirectional_attention": True}, set()),
+        ("llama", {"is_causal": False}, set()),
     ],
 )
 def test_what_a_config_can_turn_on_is_run_right_or_refused(name, settings, expected):

@@ -21,14 +21,14 @@ PARTS = ("input_layernorm", "self_attn", "post_attention_layernorm", "mlp")
 SCALES = ("residual_multiplier", "scale_depth")  # of Granite's and of MiniCPM's configs
 UNKNOWN = "models of this architecture cannot be read, steered or edited; to generate alone, use --engine vllm"
 At = tuple[int, Site] | Literal["final"]
-TRIAL = ((1, 2, 3, 1),)  # a text of tokens that every vocabulary has
+TRIAL = ((1, 2, 3, 1), (1, 2, 3, 2))  # texts of tokens that every vocabulary has, which differ in the last
 
 
 class Layout:
     """The parts of a decoder whose layers are `mid = x + attention(norm(x)); block_out = mid + mlp(norm(mid))`.
 
-    Llama, Mistral, Qwen2 and Qwen3 are built so. What is built otherwise is refused: there the same names of modules
-    can stand for other places of the residual stream.
+    Llama, Mistral, Qwen2 and Qwen3 are built so. What is built otherwise is refused, by what its modules are named here
+    and by what passes through them in `check_runs`: the same names can stand for other places of the residual stream.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -138,7 +138,8 @@ def layout_of(model: PreTrainedModel) -> Layout | RecurrentLayout:
 
 @torch.inference_mode()
 def check_runs(model: PreTrainedModel) -> None:
-    """Let the model read four tokens. InputError: it fails, or its layers do not add up as its layout says."""
+    """Let the model read a few tokens. InputError: it fails, its layers do not add up as its layout says, or a token
+    sees those after it, as in models for embeddings: there neither padding nor a cache would be right."""
     layout, name = layout_of(model), type(model).__name__
     places: dict[At, Place] = {
         (layer, site): layout.site(layer, site) for layer in range(layout.shape[0]) for site in get_args(Site)
@@ -154,11 +155,19 @@ def check_runs(model: PreTrainedModel) -> None:
             raise
         except Exception as error:  # of any code, whatever it happens to stumble over
             what = " ".join(f"{type(error).__name__}: {error}".split())
-            raise InputError(f"{name} cannot read four tokens ({what:.300}): {UNKNOWN}") from error
+            raise InputError(
+                f"transformers fails to run {name} on a few tokens ({what:.300}); use --engine vllm"
+            ) from error
     if any(len(visits) != 1 for visits in seen.values()):
         raise InputError(f"{name} does not run each part of its layers, and its final norm, once: {UNKNOWN}")
     if isinstance(layout, Layout) and (strange := _misfit({at: one for at, (one,) in seen.items()}, layout.shape[0])):
         raise InputError(f"{strange} in {name}: {UNKNOWN}")
+    one, other = seen["final"][0][:, :-1].float()
+    if not torch.allclose(one, other, rtol=0.05, atol=0.05 * float(one.std())):
+        raise InputError(
+            f"{name} lets a token see those after it (is_causal or use_bidirectional_attention in its config.json): "
+            "such a model answers nothing; give one that is trained to generate"
+        )
 
 
 def _misfit(seen: Mapping[At, Tensor], num_layers: int) -> str | None:
