@@ -1,12 +1,15 @@
 """A small recurrent-depth language model that is built and called as Huginn-0125 is; random weights, any dtype.
 
 One file that imports nothing else of the project: `save_pretrained` copies it beside the weights, as the code that
-`--trust_remote_code` runs.
+`--trust_remote_code` runs. Like Huginn's it was written for transformers 4: tied weights are a list, and the config
+passes on `tie_word_embeddings` itself, which transformers 5 writes into config.json as well.
 """
 
+import json
 from dataclasses import dataclass
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention, silu
 from transformers import GenerationMixin, PretrainedConfig, PreTrainedModel
@@ -28,13 +31,15 @@ class RecurrentConfig(PretrainedConfig):
         n_layers_in_coda=2,
         mean_recurrence=4,
         state_std=0.5,
+        tie_embeddings=False,
         **more,
     ):
         self.vocab_size, self.n_embd, self.num_attention_heads = vocab_size, n_embd, num_attention_heads
         self.intermediate_size, self.block_size, self.state_std = intermediate_size, block_size, state_std
         self.n_layers_in_prelude, self.n_layers_in_coda = n_layers_in_prelude, n_layers_in_coda
         self.n_layers_in_recurrent_block, self.mean_recurrence = n_layers_in_recurrent_block, mean_recurrence
-        super().__init__(**more)
+        self.tie_embeddings = tie_embeddings
+        super().__init__(tie_word_embeddings=tie_embeddings, **more)
 
 
 class StepCache:
@@ -107,6 +112,7 @@ class SandwichBlock(nn.Module):
 class RecurrentForCausalLM(PreTrainedModel, GenerationMixin):
     config_class = RecurrentConfig
     base_model_prefix = "model"  # which it does not have: it is its own base model
+    _tied_weights_keys = ["lm_head.weight"]  # noqa: RUF012
 
     def __init__(self, config):
         super().__init__(config)
@@ -172,7 +178,7 @@ class RecurrentForCausalLM(PreTrainedModel, GenerationMixin):
             x = parts.adapter(torch.cat([x, embeds], dim=-1))
             for block in parts.core_block:
                 step += 1
-                x = block(x, freqs_cis, step, None, past_key_values)
+                x = block(x=x, freqs_cis=freqs_cis, step_idx=step, past_key_values=past_key_values)
         x = latents = parts.ln_f(x)
         for index, block in enumerate(parts.coda):
             x = block(x, freqs_cis, -1 - index, None, past_key_values)
@@ -212,6 +218,19 @@ def make_model(**settings) -> RecurrentForCausalLM:
     """In float64, always the same."""
     torch.manual_seed(0)
     return RecurrentForCausalLM(RecurrentConfig(**settings)).double().eval()
+
+
+def save_as_shipped(model, folder, tied=False) -> None:
+    """As transformers 4 wrote it: config.json states `tie_embeddings` alone, and tied weights are stored once."""
+    model._tied_weights_keys = None  # a list cannot be saved by transformers 5
+    model.save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text()) | {"tie_embeddings": tied}
+    del config["tie_word_embeddings"]
+    (folder / "config.json").write_text(json.dumps(config))
+    if tied:
+        tensors = load_file(folder / "model.safetensors")
+        del tensors["lm_head.weight"]
+        save_file(tensors, folder / "model.safetensors", {"format": "pt"})
 
 
 @torch.no_grad()

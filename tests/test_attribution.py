@@ -202,7 +202,7 @@ def test_no_pass_holds_more_than_the_passage_and_its_own_copies(qwen):
     attention = qwen.model.layers[0].self_attn
     attention.register_forward_pre_hook(lambda *args: masks.append(args[2]["attention_mask"]), with_kwargs=True)
     layer_effects(qwen, PASSAGE, SITE, VECTORS, CONTROLS, 2, max_batch_tokens=7)
-    sizes = [tuple(mask.shape[2:]) for mask in masks[1:]]  # the first pass is the passage's
+    sizes = [tuple(mask.shape[2:]) for mask in masks[2:]]  # a trial's pass and the passage's come first
     assert max(copies for copies, _ in sizes) == 7 and {columns - copies for copies, columns in sizes} == {29}
 
 

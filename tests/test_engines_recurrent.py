@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from recurrent_model import make_model, trace
+from recurrent_model import make_model, save_as_shipped, trace
 from test_engines_hf import (
     BOS,
     CLOSE,
@@ -179,7 +179,7 @@ def test_a_forced_answer_is_read_and_continued_at_its_new_length(model):
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
-    make_model().save_pretrained(tmp_path / "small")
+    save_as_shipped(make_model(), tmp_path / "small")
     make_tokenizer().save_pretrained(tmp_path / "small")
     return tmp_path / "small"
 

@@ -1,5 +1,3 @@
-from types import SimpleNamespace
-
 import pytest
 import torch
 from recurrent_model import make_model
@@ -13,7 +11,7 @@ from transformers import (
     GraniteForCausalLM,
 )
 
-from thinksteer.layout import Layout, layout_of, oddity
+from thinksteer.layout import Layout, check_runs, layout_of, output_head
 from thinksteer.places import Place
 from thinksteer.records import InputError
 
@@ -73,15 +71,77 @@ def test_layers_that_scale_what_their_parts_add_are_refused(scale):
             Layout(model)
 
 
-def test_what_a_config_scales_by_the_depth_is_odd_too(qwen):
-    layer, scaled = qwen.model.layers[0], SimpleNamespace(scale_depth=1.4)  # as MiniCPM's config
-    assert oddity(layer, qwen.config) is None
-    assert oddity(layer, scaled) == "scales what its parts add to the stream (scale_depth 1.4)"
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_layers_that_do_not_add_up_are_refused_also_where_sums_are_rounded(model, dtype):
+    check_runs(model.to(dtype))
+    handle = model.model.layers[1].register_forward_hook(lambda *call: call[2] * 1.1)
+    with pytest.raises(
+        InputError, match=r"layer 1 does not add up at block_out in \w+ForCausalLM: models of this arch"
+    ):
+        check_runs(model)
+    handle.remove()
+    check_runs(model)
+
+
+def test_granites_layers_are_scaled_by_what_they_hold_not_by_what_its_config_says():
+    sizes = {"vocab_size": 8, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 2}
+    model = GraniteForCausalLM(GraniteConfig(**sizes, num_attention_heads=2, num_key_value_heads=2))
+    check_runs(model)
+    model.model.layers[1].residual_multiplier = 0.5
+    with pytest.raises(InputError, match="layer 1 does not add up at mid in GraniteForCausalLM"):
+        check_runs(model)
+
+
+def test_a_part_that_runs_twice_or_never_is_no_place(qwen):
+    norm, layer = qwen.model.norm, qwen.model.layers[2]
+    handle = layer.register_forward_hook(lambda *call: norm(call[2]) * 0 + call[2])
+    with pytest.raises(InputError, match="does not run each part of its layers, and its final norm, once"):
+        check_runs(qwen)
+    handle.remove()
+    qwen.config.num_hidden_layers = 2
+    with pytest.raises(InputError, match="does not run each part"):
+        check_runs(qwen)
+
+
+def test_a_model_whose_tokens_see_those_after_them_is_refused(qwen):
+    qwen.config.is_causal = False
+    with pytest.raises(InputError, match="Qwen3ForCausalLM lets a token see those after it"):
+        check_runs(qwen)
+
+
+def test_what_transformers_cannot_run_is_one_line(qwen):
+    qwen.model.layers[1].mlp.down_proj = nn.Linear(5, 32)
+    with pytest.raises(
+        InputError, match=r"^transformers fails to run Qwen3\w+ on a few tokens \(RuntimeError: .*vllm$"
+    ):
+        check_runs(qwen)
+
+
+def test_the_head_makes_the_logits_or_is_refused(qwen):
+    assert output_head(qwen) is qwen.lm_head
+    sizes = {"vocab_size": 8, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 2}
+    config = GraniteConfig(**sizes, num_attention_heads=2, num_key_value_heads=2, logits_scaling=4.0)
+    with pytest.raises(InputError, match="GraniteForCausalLM scales or bends its logits: they cannot be read off"):
+        output_head(GraniteForCausalLM(config))
+
+
+def test_only_plain_weights_are_scored_by_head_and_edited(qwen):
+    class Packed(nn.Linear):
+        pass
+
+    packed = Packed(64, 32)
+    qwen.model.layers[1].self_attn.o_proj = packed
+    layout = Layout(qwen)
+    assert layout.o_proj(0) is qwen.model.layers[0].self_attn.o_proj
+    with pytest.raises(
+        InputError, match=r"o_proj of layer 1 is stored in another form \(Packed\).*without quantization"
+    ):
+        layout.o_proj(1)
 
 
 class Pair(nn.Module):
-    def forward(self, x):
-        return x + 1, "weights"
+    def forward(self, x, more=0):
+        return x + 1 + more, "weights"
 
 
 def test_a_watched_output_can_be_the_first_of_a_tuple_and_the_rest_is_kept():
@@ -97,3 +157,16 @@ def test_a_watched_output_can_be_the_first_of_a_tuple_and_the_rest_is_kept():
     assert torch.equal(pair(x)[0], x + 5)
     handle.remove()
     assert torch.equal(pair(x)[0], x + 1) and len(seen) == 1
+
+
+def test_a_watched_input_may_be_given_by_its_name():
+    pair, seen = Pair(), []
+    x = torch.zeros(1, 2, 3)
+    handle = Place(pair, "input").watch(seen.append)
+    assert torch.equal(pair(more=2, x=x)[0], x + 3) and seen == [x]
+    handle.remove()
+    handle = Place(pair, "input").watch(lambda hidden: hidden + 4)
+    assert torch.equal(pair(x=x)[0], x + 5) and torch.equal(pair(x, more=2)[0], x + 7)
+    with pytest.raises(InputError, match="Pair is called with more, not with its input x"):
+        pair(more=2)
+    handle.remove()

@@ -1,11 +1,13 @@
 """Depth steps against a forward pass written out; initial states in any batch; loading with code that comes along."""
 
+import json
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from recurrent_model import make_model, trace
+from recurrent_model import make_model, save_as_shipped, trace
+from safetensors.torch import load_file, save_file
 from test_models import save_checkpoint
 
 from thinksteer import hub, model_files, models
@@ -261,7 +263,7 @@ def test_heads_of_blocks_that_run_many_times_are_refused_in_words(model):
 def folder(tmp_path_factory):
     """A checkpoint that brings its own code."""
     place = tmp_path_factory.mktemp("models") / "small-huginn"
-    make_model().float().save_pretrained(place)
+    save_as_shipped(make_model().float(), place)
     return place
 
 
@@ -287,6 +289,72 @@ def test_every_pass_runs_the_recurrences_asked_for(ref):
         model.transformer.adapter.register_forward_hook(lambda *_, runs=runs: runs.append(1))
         model(IDS)
         assert (len(runs), layout_of(model).shape[0]) == (expected, 4 + 3 * expected)
+
+
+def with_code(place, old="", new=""):
+    """A checkpoint whose tied weights are stored once, with its code changed."""
+    save_as_shipped(make_model().float(), place, tied=True)
+    file = place / "recurrent_model.py"
+    code = file.read_text()
+    assert old in code
+    file.write_text(code.replace(old, new, 1))
+    return models.ModelRef(place.name, str(place), TEMPLATES["plain"])
+
+
+LAST = "        self.post_init()\n"
+TIES = "        if config.tie_embeddings:\n            self.tie_weights()\n"
+
+
+@pytest.mark.usefixtures("ref")
+@pytest.mark.parametrize("name, new", [("as it is", LAST), ("never", ""), ("ties", TIES), ("both", TIES + LAST)])
+def test_code_for_transformers_4_loads_with_its_tied_weights(tmp_path, name, new):
+    """It lists them without what they are tied to, may tie them itself, and need not end in `post_init`."""
+    loaded = models.load_model(with_code(tmp_path / name.replace(" ", "_"), LAST, new), "cpu", trust_remote_code=True)
+    assert loaded.lm_head.weight is loaded.transformer.wte.weight
+    expected = make_model().float()
+    expected.lm_head.weight = expected.transformer.wte.weight
+    states = STATES.float()
+    with torch.no_grad():
+        assert torch.equal(loaded(IDS, input_states=states).logits, expected(IDS, input_states=states).logits)
+
+
+@pytest.mark.usefixtures("ref")
+@pytest.mark.parametrize(
+    "name, old, new, says",
+    [
+        ("buffer", "persistent=True", "persistent=False", r"its own code computes freqs_cis in its constructor"),
+        (
+            "later",
+            LAST,
+            LAST + "        self.gone()\n",
+            r"'gone'\): its own code does not fit transformers 5\.\d+\.\d+: use",
+        ),
+        ("parts", '"adapter": nn', '"mixer": nn', r"has no transformer.adapter: it is not built as Huginn is"),
+    ],
+)
+def test_what_is_wrong_with_a_models_own_code_is_said(tmp_path, name, old, new, says):
+    ref = with_code(tmp_path / name, old, new)
+    if name == "parts":  # the checkpoint's, too
+        tensors = load_file(tmp_path / name / "model.safetensors")
+        renamed = {key.replace("adapter", "mixer"): value for key, value in tensors.items()}
+        save_file(renamed, tmp_path / name / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match=says) as caught:
+        models.load_model(ref, "cpu", trust_remote_code=True)
+    assert "\n" not in str(caught.value) and "download it again" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("ref")
+def test_a_config_that_transformers_5_wrote_says_what_to_take_out_of_it_and_leaves_the_tokenizer_alone(tmp_path):
+    ref = with_code(tmp_path / "five")
+    config = json.loads((tmp_path / "five" / "config.json").read_text()) | {"tie_word_embeddings": True}
+    (tmp_path / "five" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"itself: take it out of its config\.json$") as caught:
+        models.load_model(ref, "cpu", trust_remote_code=True)
+    assert "its own code states tie_word_embeddings itself" in str(caught.value)
+    words = save_checkpoint(tmp_path / "other", ())
+    for file in words.glob("tokenizer*"):
+        (tmp_path / "five" / file.name).write_bytes(file.read_bytes())
+    assert models.load_tokenizer(ref, trust_remote_code=True).get_vocab() == models.load_tokenizer(ref).get_vocab()
 
 
 def test_a_model_without_recurrence_has_none_to_choose(tmp_path):

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import kl_div, normalize
 
-from thinksteer.layout import Layout, check_vectors
+from thinksteer.layout import Layout, check_vectors, output_head
 from thinksteer.records import InputError, Passage, Site
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class _Probe:
     def __init__(self, model: PreTrainedModel, passage: Passage, site: Site, max_batch_tokens: int) -> None:
         from transformers import DynamicCache
 
-        layout = Layout(model)
+        layout, self.head = Layout(model), output_head(model)
         self.model, self.shape, self.max_batch_tokens = model, layout.shape, max_batch_tokens
         self.sites = [layout.site(layer, site) for layer in range(layout.shape[0])]
         self.device = model.get_input_embeddings().weight.device
@@ -235,7 +235,7 @@ class _Probe:
                 past_key_values=cache,
                 use_cache=True,
             ).last_hidden_state[0]
-        return self.model.get_output_embeddings()(hidden).to(self.device, self.dtype).log_softmax(dim=-1)
+        return self.head(hidden).to(self.device, self.dtype).log_softmax(dim=-1)
 
     def _mask(self, places: Tensor) -> Tensor:
         """What each copy does not see, as a number to add `[1, 1, C, T + C]`: all but what is before it, and itself."""

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from thinksteer import arithmetic
 from thinksteer.activations import pack
 from thinksteer.files import read_json
-from thinksteer.layout import layout_of
+from thinksteer.layout import layout_of, output_head
 from thinksteer.records import InputError, Passage, Record, Span
 from thinksteer.thinking import Reader, Template
 
@@ -191,7 +191,7 @@ def suffix_log_probs(model: PreTrainedModel, pairs: Sequence[Pair], max_batch_to
     """
     numbered = [replace(one, id=str(index)) for index, one in enumerate(passages(pairs))]
     found, seen = torch.empty(len(numbered), dtype=torch.float64), []
-    head, device = model.get_output_embeddings(), model.get_input_embeddings().weight.device
+    head, device = output_head(model), model.get_input_embeddings().weight.device
     with ExitStack() as hooks, torch.inference_mode(), tqdm(total=len(numbered), unit="passage") as progress:
         hooks.callback(layout_of(model).final.watch(seen.append).remove)
         for batch in pack(numbered, max_batch_tokens):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
+import traceback
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
@@ -16,6 +18,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from thinksteer.hub import check_available, own_file
+from thinksteer.layout import check_runs
 from thinksteer.records import InputError
 from thinksteer.recurrent import is_recurrent, seed_initial_states
 from thinksteer.thinking import CHAT, Prompting, Template
@@ -153,9 +156,23 @@ def _code_asked_for(location: str) -> InputError:
 
 
 def _said(error: Exception) -> str:
-    """What a library says of a model's files, in one line, and the cure."""
+    """What a library, or a model's own code, says of a model's files, in one line, and the cure."""
+    import transformers
+
     what = " ".join(f"{type(error).__name__}: {error}".split())
-    return f"({what:.300}): download it again, or give a model that transformers knows"
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    if not any(_is_own_code(frame.f_globals.get("__name__", "")) for frame in frames):
+        cure = "download it again, or give a model that transformers knows"
+    elif twice := re.search(r"multiple values for (?:keyword )?argument '(\w+)'", what):
+        cure = f"its own code states {twice[1]} itself: take it out of its config.json"
+    else:
+        cure = f"its own code does not fit transformers {transformers.__version__}: use the version it was written for"
+    return f"({what:.300}): {cure}"
+
+
+def _is_own_code(module: str) -> bool:
+    """Of a model, by the name of a Python module."""
+    return module.startswith("transformers_modules")
 
 
 def load_tokenizer(ref: ModelRef, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -174,13 +191,18 @@ def _load_tokenizer(location: str, trust_remote_code: bool) -> PreTrainedTokeniz
     try:
         # tokenizer.json is the tokenizer as it was trained with. AutoTokenizer of transformers 5 takes the class of the
         # architecture instead and rebuilds, for the DeepSeek distillations of Qwen, another one from its vocabulary.
-        own = own_file(location, "tokenizer.json") and not trust_remote_code
+        own = own_file(location, "tokenizer.json") and not (trust_remote_code and _has_tokenizer_code(location))
         loader = PreTrainedTokenizerFast if own else AutoTokenizer
         return loader.from_pretrained(location, trust_remote_code=trust_remote_code)
     except Exception as error:  # of a broken file, whatever the libraries happen to stumble over
         if "trust_remote_code" in str(error):
             raise _code_asked_for(location) from error
         raise InputError(f"the tokenizer of {location} cannot be loaded {_said(error)}") from error
+
+
+def _has_tokenizer_code(location: str) -> bool:
+    file = own_file(location, "tokenizer_config.json")
+    return file is not None and "AutoTokenizer" in json.loads(file.read_text(encoding="utf-8")).get("auto_map", {})
 
 
 def load_model(
@@ -208,6 +230,8 @@ def load_model(
     target = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     chosen = DTYPES.get(dtype, torch.float32 if target == "cpu" else "auto")
     try:
+        if trust_remote_code:
+            _adapt_own_code(ref.location, trust_remote_code)
         model, found = AutoModelForCausalLM.from_pretrained(
             ref.location,
             dtype=chosen,
@@ -225,9 +249,54 @@ def load_model(
     if unfit := sorted([*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])]):
         few = f"{len(unfit)} of its tensors are missing or of another shape than its config.json says"
         raise InputError(f"{ref.location}: {few}, such as {unfit[0]}: download it again")
+    if unfilled := _unfilled_buffer(model):
+        raise InputError(
+            f"{ref.location}: its own code computes {unfilled} in its constructor, which transformers 5 leaves "
+            "unfilled: have the code register it with persistent=True and save it, or use transformers 4"
+        )
     if is_recurrent(model):
         seed_initial_states(model)
         model.config.mean_recurrence = mean_recurrence or model.config.mean_recurrence
     elif mean_recurrence is not None:
         raise InputError(f"--mean_recurrence {mean_recurrence}: {ref.key} is no recurrent-depth model; leave it out")
-    return model.eval() if shard else model.eval().to(target)
+    model = model.eval() if shard else model.eval().to(target)
+    check_runs(model)
+    return model
+
+
+def _adapt_own_code(location: str, trust_remote_code: bool) -> None:
+    """Fit a model's own code that was written for transformers 4, as Huginn's was, to what transformers 5 asks of it:
+    each tied weight with what it is tied to, which was the input embedding, and a call of `post_init`."""
+    from transformers import AutoConfig
+    from transformers.dynamic_module_utils import get_class_from_dynamic_module
+
+    config = AutoConfig.from_pretrained(location, trust_remote_code=trust_remote_code)
+    reference = getattr(config, "auto_map", {}).get("AutoModelForCausalLM")
+    own = get_class_from_dynamic_module(reference, location) if reference else None
+    listed = getattr(own, "_tied_weights_keys", None)
+    if not isinstance(listed, list):
+        return
+
+    def named(model: PreTrainedModel) -> dict[str, str]:
+        embedding = model.get_input_embeddings()
+        source = next(f"{name}.weight" for name, module in model.named_modules() if module is embedding)
+        return {tied: source for tied in listed if tied != source}
+
+    def construct(model: PreTrainedModel, *args: Any, constructor: Any = own.__init__, **kwargs: Any) -> None:
+        constructor(model, *args, **kwargs)
+        if not hasattr(model, "all_tied_weights_keys"):
+            model.post_init()
+
+    own._tied_weights_keys, own.__init__ = property(named), construct
+
+
+def _unfilled_buffer(model: PreTrainedModel) -> str | None:
+    """A tensor that code of a model's own computes in a constructor and no checkpoint holds. transformers 5 constructs
+    on the meta device, and fills only the buffers of its own kind of rotary embedding again."""
+    if not _is_own_code(type(model).__module__):
+        return None
+    for name, _ in model.named_non_persistent_buffers():
+        module = model.get_submodule(name.rpartition(".")[0])
+        if not ("RotaryEmbedding" in type(module).__name__ and hasattr(module, "original_inv_freq")):
+            return name
+    return None

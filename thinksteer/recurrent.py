@@ -25,6 +25,8 @@ from thinksteer.records import InputError, Site
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+PARTS = ("wte", "prelude", "adapter", "core_block", "coda", "ln_f")
+
 
 @dataclass(frozen=True)
 class Depth:
@@ -129,7 +131,12 @@ class RecurrentLayout:
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
-        self.model, self.parts = model.base_model, model.base_model.transformer
+        self.model, self.parts = model.base_model, getattr(model.base_model, "transformer", {})
+        if missing := [name for name in PARTS if name not in self.parts]:
+            raise InputError(
+                f"{type(model).__name__} is of recurrent depth, but has no transformer.{missing[0]}: it is not "
+                "built as Huginn is and cannot be read or steered"
+            )
         self.depth = Depth.of(model.config.to_dict())
 
     @property

@@ -4,18 +4,14 @@ Row r of the running batch owns slot r of every layer. All rows write the same c
 the last written column, so a short row has unused columns at its left, which its mask hides.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import Module
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import PreTrainedModel
-from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
+from transformers.cache_utils import Cache, CacheLayerMixin
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.modeling_utils import AttentionInterface
 
 from thinksteer.records import InputError
 
@@ -37,18 +33,13 @@ class LayerShape:
         return self.kv_heads * (self.key_size + self.value_size) * self.dtype.itemsize
 
 
-@torch.inference_mode()
-def layer_shapes(model: PreTrainedModel, longest: int) -> list[LayerShape]:
-    """Asks the model, by running one token, what each of its layers caches.
+def layer_shapes(cached: list[CacheLayerMixin], longest: int) -> list[LayerShape]:
+    """From what the layers cache of one token. `longest`: the most tokens a row may hold.
 
-    `longest`: the most tokens a row may hold. InputError for layers that do not keep plain keys and values, and for
-    sliding windows shorter than that (a longer window never cuts anything, so it is full attention).
+    InputError for sliding windows shorter than that (a longer window never cuts anything, so it is full attention).
     """
-    ids = torch.zeros(1, 1, dtype=torch.long, device=model.device)
     shapes = []
-    for index, layer in enumerate(model(input_ids=ids, use_cache=True).past_key_values.layers):
-        if not isinstance(layer, DynamicLayer):
-            raise InputError(f"layer {index} of the model caches no plain keys and values; use --engine vllm")
+    for index, layer in enumerate(cached):
         window = getattr(layer, "sliding_window", None)
         if window is not None and window < longest:
             raise InputError(
@@ -136,25 +127,9 @@ def grouped_attention(
     `query [n, heads, 1, d]`, `key`, `value [n, kv_heads, columns, d]`, mask `[n, 1, 1, columns]`. So the cache is read
     in place; transformers' SDPA copies keys and values once per query head, on a CPU five times slower.
     """
-    if kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
-        raise InputError("the model's attention has soft-capping or sinks, which this engine lacks; use --engine vllm")
     if query.shape[2] > 1:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling)
     rows, heads, _, size = query.shape
     grouped = query.reshape(rows, key.shape[1], heads // key.shape[1], size)
     output = scaled_dot_product_attention(grouped, key, value, attn_mask=attention_mask, scale=scaling)
     return output.reshape(rows, 1, heads, value.shape[-1]), None
-
-
-@contextmanager
-def slot_attention(model: PreTrainedModel) -> Iterator[None]:
-    """The model attends with `grouped_attention` inside the `with`."""
-    AttentionInterface.register(ATTENTION, grouped_attention)
-    before = model.config._attn_implementation
-    model.set_attn_implementation(ATTENTION)
-    if model.config._attn_implementation != ATTENTION:
-        raise InputError(f"{type(model).__name__} does not let its attention be replaced; use --engine vllm")
-    try:
-        yield
-    finally:
-        model.set_attn_implementation(before)

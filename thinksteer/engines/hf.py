@@ -18,8 +18,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from thinksteer import models
 from thinksteer.confidence import Chain, Tree
 from thinksteer.engines import Loading
+from thinksteer.engines.attention import replaced
 from thinksteer.engines.batch import Batch, Row
-from thinksteer.engines.cache import LayerShape, SlotCache, layer_shapes, slot_attention
+from thinksteer.engines.cache import ATTENTION, LayerShape, SlotCache, grouped_attention, layer_shapes
 from thinksteer.engines.outcome import Outcome, eos_ids
 from thinksteer.engines.probe import probe
 from thinksteer.engines.recurrent import bytes_per_token, in_step
@@ -121,9 +122,8 @@ class HFEngine:
             yield from in_step(self.model, rows, together, run.sampling, masks, run.settle)
 
     def _in_slots(self, run: "Run", rows: list[Row], longest: int, edits: Sequence[Edit]) -> Iterator[Row]:
-        shapes = layer_shapes(self.model, longest)
-        with slot_attention(self.model), applied(self.model, edits) as masks:
-            yield from self._phases(run, rows, shapes, longest, masks)
+        with replaced(self.model, ATTENTION, grouped_attention) as cached, applied(self.model, edits) as masks:
+            yield from self._phases(run, rows, layer_shapes(cached, longest), longest, masks)
 
     def _phases(
         self,

@@ -9,9 +9,8 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import PreTrainedModel
-from transformers.modeling_utils import AttentionInterface
 
-from thinksteer.records import InputError
+from thinksteer.engines.attention import replaced
 
 ATTENTION = "by_pieces"
 
@@ -61,12 +60,16 @@ class Row:
         self.model = model
         self._pieces: Sequence[Piece] = ()
         self._masks: dict[tuple[Piece, int | None], Tensor | None] = {}  # of this pass, the same for many layers
-        self._stems: dict[int, tuple[Tensor, Tensor]] = {}  # of each layer, [kv_heads, T, head_dim]
+        # Of each call of a pass, [kv_heads, T, head_dim]: a layer may attend more than once, as DiffLlama's do.
+        self._stems: list[tuple[Tensor, Tensor]] = []
+        self._calls = 0
 
     def logits(self, pieces: Sequence[Piece], at: Tensor) -> Tensor:
         """The model's logits `[N, V]` at N indices of the row of these pieces, one behind the other: all stems, or
         none."""
-        self._pieces, self._masks, device = pieces, {}, self.model.device
+        self._pieces, self._masks, self._calls, device = pieces, {}, 0, self.model.device
+        if pieces[0].stem is None:
+            self._stems = []
         return self.model(
             input_ids=torch.tensor([[one for piece in pieces for one in piece.ids]], device=device),
             position_ids=torch.tensor([[one for piece in pieces for one in piece.places]], device=device),
@@ -86,20 +89,19 @@ class Row:
         sliding_window: int | None = None,
         **kwargs: object,
     ) -> tuple[Tensor, None]:
-        """The attention `[1, T, heads, head_dim]` of a layer; query, key and value `[1, heads, T, head_dim]`."""
-        if kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
-            raise InputError("the model's attention has soft-capping or sinks, which probing lacks; use --engine vllm")
+        """The attention `[1, T, heads, head_dim]` of one call; query, key and value `[1, heads, T, head_dim]`."""
         # Key-value heads stand where rows would, so that nothing is copied for the query heads of each.
         queries = query[0].unflatten(0, (key.shape[1], -1))  # [kv_heads, groups, T, head_dim]
         are_stems = self._pieces[0].stem is None
         if are_stems:
-            self._stems[module.layer_idx] = key[0], value[0]
-        begin, outputs = 0, []
+            self._stems.append((key[0], value[0]))
+        begin, outputs, call = 0, [], self._calls
+        self._calls += 1
         for piece in self._pieces:
             own = slice(begin, begin + len(piece.ids))
             read = key[0, :, own], value[0, :, own]
             if not are_stems:
-                stems = (kept[:, piece.stem] for kept in self._stems[module.layer_idx])
+                stems = (kept[:, piece.stem] for kept in self._stems[call])
                 read = tuple(torch.cat(both, dim=1) for both in zip(stems, read, strict=True))
             if (piece, sliding_window) not in self._masks:
                 self._masks[piece, sliding_window] = piece.mask(sliding_window, query)
@@ -117,12 +119,5 @@ class Row:
 def attention_by_pieces(model: PreTrainedModel) -> Iterator[Row]:
     """Inside the `with` the model attends as the row that it gives has it."""
     row = Row(model)
-    AttentionInterface.register(ATTENTION, row.attend)
-    before = model.config._attn_implementation
-    model.set_attn_implementation(ATTENTION)
-    if model.config._attn_implementation != ATTENTION:
-        raise InputError(f"{type(model).__name__} does not let its attention be replaced; use --engine vllm")
-    try:
+    with replaced(model, ATTENTION, row.attend):
         yield row
-    finally:
-        model.set_attn_implementation(before)
