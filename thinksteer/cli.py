@@ -80,6 +80,14 @@ def add_model(parser: argparse.ArgumentParser, several: Sequence[str] = ()) -> N
     )
 
 
+def add_opened_in_prompt(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--opened_in_prompt",
+        action="store_true",
+        help="the prompts ended with the opening delimiter, which the texts therefore lack",
+    )
+
+
 def add_loading(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: %(default)s")
     dtypes = ["auto", "float32", "bfloat16", "float16"]
