@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 import sys
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -71,5 +72,5 @@ class Field:
         return bool(self.value)
 
     def fail(self, wanted: str) -> NoReturn:
-        shown = " ".join(repr(self.value)[:200].split())
-        raise Misfit(f"{self.path or 'the file'} is {shown:.60}, not {wanted}")
+        shown = " ".join(reprlib.repr(self.value).split())
+        raise Misfit(f"{self.path or 'the file'} is {shown}, not {wanted}")
