@@ -120,11 +120,11 @@ def import_steered(args: argparse.Namespace, ref: ModelRef, file: Path, found: S
     config = model_files.config(ref)
     published = PUBLISHED_LAYERS.get(config["num_hidden_layers"], {}) if config else {}
     for label, answers in found.answers.items():
-        for weight, texts in answers.items():
+        for weight, same in answers.items():
             layer = published.get(label) if weight else None
             path = store.steering_path(args.artifacts, ref.key, args.dataset, label, weight, layer)
             about = {"control": label, "method": label, "weight": weight, "layer": layer, "max_length": MAX_TOKENS}
-            write(args, ref, file, path, texts, None, about)
+            write(args, ref, file, path, same, None, about)
 
 
 def write(

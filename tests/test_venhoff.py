@@ -259,7 +259,7 @@ def test_means_of_no_known_label_are_refused(saved, imported):
 def test_responses_whose_prompt_opened_the_thinking_are_read_with_the_flag(saved, imported):
     texts = [f"{THOUGHT}\n</think>\n\nThe answer is 9.", f"<think>\n{THOUGHT}\n</think>\n\n9.", THOUGHT]
     value = [item(f"Q{number}?") | {"full_response": text} for number, text in enumerate([texts[0], *texts])]
-    with pytest.raises(InputError, match="2 of 4 responses hold </think> without <think> .*: give --opened_in_prompt"):
+    with pytest.raises(InputError, match=r"2 of 4 responses hold </think> without <think> .*: give --opened_in_prompt"):
         imported(saved(value))
     root, out = imported(saved(value), opened_in_prompt=True)
     records = store.read_records(store.responses_path(root, "tiny-reasoner", "venhoff_tasks"))
@@ -299,7 +299,10 @@ def test_code_in_a_file_is_not_executed(tmp_path, capsys):
 @pytest.mark.parametrize(
     "value, why",
     [
-        (vectors(**{BACK: {"mean": torch.zeros(LAYERS, 3), "count": 1}}), r"backtracking.mean is \[6, 3\], .*\[6, 128\]"),
+        (
+            vectors(**{BACK: {"mean": torch.zeros(LAYERS, 3), "count": 1}}),
+            r"backtracking.mean is \[6, 3\], .*\[6, 128\]",
+        ),
         (vectors(**{BACK: {"mean": torch.full((LAYERS, HIDDEN), torch.nan), "count": 1}}), "not finite"),
         (vectors(**{BACK: {"mean": [1.0], "count": 1}}), r"backtracking.mean is \[1.0\], not a floating-point tensor"),
         (vectors(**{BACK: {"mean": torch.ones(LAYERS, HIDDEN, dtype=int), "count": 1}}), "not a floating-point tensor"),

@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from thinksteer.engines import ENGINES
-from thinksteer.flags import finite_float, natural_float, natural_int, positive_int, shard, share  # noqa: F401 (for the scripts)
+from thinksteer.flags import UpTo, finite_float, natural_float, natural_int, positive_int, shard, share  # noqa: F401 (for the scripts)
 from thinksteer.methods import METHODS
 from thinksteer.records import InputError
 from thinksteer.terminal import Terminal, discreet, plain
@@ -164,7 +164,8 @@ def add_data(parser: argparse.ArgumentParser, several: bool = False) -> None:
     parser.add_argument("--question_column", help="of --data_file (default: the usual names)")
     parser.add_argument("--answer_column", help="of --data_file (default: the usual names)")
     parser.add_argument("--id_column", help="of --data_file (default: the row number is the id)")
-    parser.add_argument("--n_questions", type=positive_int, help="use only so many (default: %(default)s; None: all)")
+    what = "use only so many (default: %(default)s, or all if there are fewer; None: all)"
+    parser.add_argument("--n_questions", type=positive_int, help=what)
     parser.add_argument(
         "--data_seed", type=natural_int, default=0, help="makes the questions of arithmetic (default: %(default)s)"
     )

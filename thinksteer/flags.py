@@ -4,6 +4,10 @@ import argparse
 import math
 
 
+class UpTo(int):
+    """A default for a number of things: so many or, where there are fewer, all of them."""
+
+
 def positive_int(text: str) -> int:
     return _int(text, least=1)
 

@@ -68,7 +68,7 @@ def read(row: Row, columns: Columns = OWN) -> tuple[str, list[str], str]:
 
 
 def category(row: Row) -> str:
-    return value(row, column(row, None, ("category",), "category"))
+    return value(row, column(row, None, ("category",), None))
 
 
 def score(row: Row) -> float | None:
@@ -98,7 +98,7 @@ def _asked(question: str, options: Sequence[str]) -> str:
 
 def _worked(row: Row) -> str:
     question, options, _ = read(row)
-    name = column(row, None, ("cot_content",), "cot_content")
+    name = column(row, None, ("cot_content",), None)
     thought = value(row, name)
     if not thought.startswith(STEPS):
         raise InputError(f"{row.place}: {name} must begin with {STEPS!r}, as the prompt does")

@@ -295,7 +295,7 @@ def _write_records(
         if not converted:
             raise Misfit("it holds no response")
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{name} is not laid out as upstream writes it: {error}: correct it, or leave it out") from None
+        raise InputError(f"{name} is not laid out as upstream writes it: {error}: correct or remove it") from None
     texts.check_opened(name, [record.response for record in converted], to.template)
     if to.tokenizer is not None:
         converted = [texts.with_token_ids(record, to.template, to.tokenizer) for record in converted]
