@@ -243,7 +243,7 @@ def _length(one: Field, least: int = 1) -> int | None:
 def _same_size(of: Field, sizes: dict[str, int]) -> None:
     if len(set(sizes.values())) > 1:
         said = ", ".join(f"{size} {name}" for name, size in sizes.items())
-        raise Misfit(f"{of.path or 'it'} has {said}, which must be as many")
+        raise Misfit(f"{of.path or 'it'} has {said}: their numbers must agree")
 
 
 def _thinking(template: Template) -> str:
