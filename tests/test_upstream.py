@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
+import analyze_results
 from scripts import import_upstream as script
 from thinksteer import models, texts
 from thinksteer.records import InputError
@@ -432,6 +433,22 @@ def test_the_script_reads_opened_prompts_and_overwrites_what_it_wrote(tmp_path, 
     assert "--opened_in_prompt and --template need --model" in capsys.readouterr().err
     with pytest.raises(InputError, match=r"holds artifacts, .*leave out --model and --overwrite"):
         call(monkeypatch, tmp_path / "art", "--artifacts", tmp_path / "new", "--overwrite")
+
+
+def test_the_most_unusual_values_that_are_read_make_a_report(tmp_path, monkeypatch):
+    sample = {
+        "think_lengths": [2**53, 1, 1.0, -1],
+        "response_texts": ["", "<think>", "<think></think>", "</think>"],
+        "correctness": [1, 0, True, False],
+        "predicted": [0.5, "", None, 10**30],
+    }
+    value = {"sample_results": [sample] * 2, "answers": [1, "", 0.5, "x" * 99]}
+    source = unpacked(tmp_path / "up", {EVALUATION_FILE: json.dumps(value).encode()})
+    import_upstream(source, tmp_path / "art")
+    monkeypatch.setattr(sys, "argv", ["analyze_results.py", "--artifacts", str(tmp_path / "art")])
+    analyze_results.main()
+    table = read_json(tmp_path / "art/reports/length_overall.json")["rows"]
+    assert table[0]["gsm8k"]["value"] == pytest.approx((2**53 + 2) / 3)
 
 
 def test_two_files_that_would_become_one_artifact_are_refused(tmp_path):

@@ -328,6 +328,7 @@ def test_code_in_a_file_is_not_executed(tmp_path, capsys):
         ([item("Q") | {"annotated_thinking": ["a"]}], r"\[0\].annotated_thinking is \['a'\], not text"),
         ([3], r"\[0\] is 3, not an object"),
         ({BACK: [{"original": answer("Q")}, 5]}, "has no 'negative'"),
+        (STEERED | {UNSURE: []}, r"uncertainty-estimation is \[\], not a list of responses"),
     ],
 )
 def test_another_layout_is_one_clear_error(saved, value, why):

@@ -120,8 +120,11 @@ def _read(file: Field) -> MeanVectors | LayerEffects | Responses | Steered:
     if all(isinstance(one.value, dict) for one in labels.values()):
         return _mean_vectors(file, labels)
     examples = {label: one.items() for label, one in labels.items()}
-    steered = any(isinstance(one.value, dict) for own in examples.values() for one in own)
-    return _steered(examples) if steered else _layer_effects(examples)
+    if not any(isinstance(one.value, dict) for own in examples.values() for one in own):
+        return _layer_effects(examples)
+    if empty := [one for label, one in labels.items() if not examples[label]]:
+        empty[0].fail("a list of responses")
+    return _steered(examples)
 
 
 def _mean_vectors(file: Field, labels: dict[str, Field]) -> MeanVectors:
