@@ -12,6 +12,9 @@ import pytest
 from synthetic import record
 from test_judge import bad, good, serving
 from test_stages import ENVIRONMENT, MODEL, ROOT, run
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
 
 from scripts.annotate import PROMPT, after_thinking, describe
 from thinksteer import models, store
@@ -180,19 +183,16 @@ def test_records_without_token_ids_are_annotated_by_those_of_the_models_tokenize
         passage(first, made[first.id, first.sample], None)
 
 
-def test_text_that_the_models_tokenizer_does_not_give_back_is_refused_by_name(tmp_path, as_text, monkeypatch):
-    as_text(record("odd", response="<think>\nok\n</think>\n\n4"))
-    load = models.load_tokenizer
-
-    def lossy(*args):
-        """As one that puts white space in order when it decodes, which some do."""
-        tokenizer = load(*args)
-        decode = tokenizer.decode
-        tokenizer.decode = lambda ids, **flags: decode(ids, **flags).replace("\n\n4", "\n4")
-        return tokenizer
-
-    monkeypatch.setattr(models, "load_tokenizer", lossy)
-    error = command("annotate", "--artifacts", tmp_path, code=2)
+def test_text_that_the_models_tokenizer_does_not_give_back_is_refused_by_name(tmp_path):
+    words = Tokenizer(WordLevel({"ok": 0, "[unk]": 1}, unk_token="[unk]"))
+    words.add_special_tokens(["<think>", "</think>", "<s>"])
+    folder = tmp_path / "words"
+    PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<s>", unk_token="[unk]").save_pretrained(folder)
+    (folder / "config.json").write_bytes((models.TINY_REASONER / "config.json").read_bytes())
+    with store.RecordLog(store.responses_path(tmp_path, "words", "arithmetic")) as log:
+        log.append(record("odd", response="<think>ok</think>7"))
+    flags = ("--model", folder, "--template", "deepseek")
+    error = command("annotate", "--artifacts", tmp_path, *flags, code=2)
     assert "odd sample 0: the tokenizer does not give its text back: give the --model that wrote it" in error
     assert not (tmp_path / "annotations").exists()
 
