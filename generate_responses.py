@@ -24,7 +24,7 @@ def parse_args() -> argparse.Namespace:
     cli.add_shard(parser)
     cli.add_artifacts(parser)
     # ThinkEdit, section 3: the first 2000 training questions of GSM8K, at most 4096 tokens.
-    parser.set_defaults(split="train", n_questions=2000, max_length=4096)
+    parser.set_defaults(split="train", n_questions=cli.UpTo(2000), max_length=4096)
     return parser.parse_args()
 
 

@@ -68,7 +68,7 @@ def parse_args() -> argparse.Namespace:
     cli.add_sampling(parser)
     cli.add_shard(parser)
     cli.add_artifacts(parser)
-    parser.set_defaults(n_questions=200)  # ThinkEdit, section 3.2
+    parser.set_defaults(n_questions=cli.UpTo(200))  # ThinkEdit, section 3.2
     args = parser.parse_args()
     if len(args.control) > 1 and (args.direction or args.name):
         parser.error("--direction and --name go with one --control")

@@ -29,6 +29,7 @@ from thinksteer.keywords import annotate_text
 from thinksteer.models import ModelRef
 from thinksteer.records import InputError, Record, Request
 from thinksteer.stage import Generator
+from thinksteer.texts import with_token_ids
 from thinksteer.thinking import Reader, prompt_ids
 
 PROMPT = """Below is the thinking process of a language model. Divide all of it into consecutive pieces, by what the \
@@ -142,7 +143,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     ref = models.of_flags(args)
-    reader = Reader.of(ref.template, models.load_tokenizer(ref, args.trust_remote_code))
+    tokenizer = models.load_tokenizer(ref, args.trust_remote_code)
+    reader = Reader.of(ref.template, tokenizer)
     with ExitStack() as stack:
         annotator = ANNOTATORS[args.annotator](args, stack)
         for path in args.records or [store.responses_path(args.artifacts, ref.key, args.dataset)]:
@@ -150,6 +152,12 @@ def main() -> None:
             records = sorted(store.read_records(path), key=lambda record: (record.id, record.sample))[
                 : args.n_responses
             ]
+            if untold := sum(bool(record.response) and not record.token_ids for record in records):
+                print(f"{path}: {untold} responses have no token ids: their texts get those of {ref.key}'s tokenizer")
+                records = [
+                    record if record.token_ids else with_token_ids(record, ref.template, tokenizer)
+                    for record in records
+                ]
             write(args, ref, reader, annotator, path, records, output)
             print(f"{output}: {describe(records, list(read_annotations(output).values()))}")
 

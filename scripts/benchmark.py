@@ -66,7 +66,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--n_answers", type=cli.positive_int, default=2000, help="to grade (default: %(default)s)")
     parser.add_argument("--output", type=Path, help="folder to write (default: reports/ in --artifacts)")
     cli.add_artifacts(parser)
-    parser.set_defaults(n_questions=256, n_samples=2, max_length=320, temperature=0.0, shard=None)
+    parser.set_defaults(n_questions=cli.UpTo(256), n_samples=2, max_length=320, temperature=0.0, shard=None)
     return parser.parse_args()
 
 

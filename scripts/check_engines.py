@@ -52,7 +52,7 @@ def parse_args() -> argparse.Namespace:
     cli.add_controls(parser, default=["thinking_length_attn", "thinking_length_mlp"])
     parser.add_argument("--max_length", type=cli.positive_int, default=320, help="default: %(default)s")
     parser.add_argument("--artifacts", type=Path, default=Path("artifacts"), help="default: %(default)s")
-    parser.set_defaults(n_questions=200, shard=None)
+    parser.set_defaults(n_questions=cli.UpTo(200), shard=None)
     return parser.parse_args()
 
 

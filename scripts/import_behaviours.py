@@ -15,10 +15,10 @@ Nothing in a file is executed.
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from thinksteer import cli, model_files, models, store
+from thinksteer import cli, model_files, models, store, texts
 from thinksteer.annotation import LABELS, Annotation
 from thinksteer.annotations import AnnotationLog
 from thinksteer.behaviour_figures import layers_figure
@@ -40,12 +40,24 @@ def main() -> None:
         "--dataset", default="venhoff_tasks", help="what to call upstream's tasks (default: %(default)s)"
     )
     parser.add_argument("--unscaled", action="store_true", help="directions as long as the difference comes out")
+    cli.add_opened_in_prompt(parser)
     cli.add_artifacts(parser)
     args = parser.parse_args()
     ref = models.of_flags(args)
+    if args.opened_in_prompt:
+        ref = replace(ref, template=texts.opened(ref.template))
     found = [load(path) for path in args.files]  # all are read before anything is written
     for path, value in zip(args.files, found, strict=True):
+        texts.check_opened(str(path), [answer.text for answer in answers_of(value)], ref.template)
+    for path, value in zip(args.files, found, strict=True):
         IMPORTS[type(value)](args, ref, path, value)
+
+
+def answers_of(found: MeanVectors | LayerEffects | Responses | Steered) -> list[Answer]:
+    if isinstance(found, Responses):
+        return list(found.answers)
+    steered = found.answers.values() if isinstance(found, Steered) else ()
+    return [answer for by_weight in steered for answers in by_weight.values() for answer in answers]
 
 
 def import_vectors(args: argparse.Namespace, ref: ModelRef, file: Path, found: MeanVectors) -> None:
@@ -53,7 +65,9 @@ def import_vectors(args: argparse.Namespace, ref: ModelRef, file: Path, found: M
     own = [config["num_hidden_layers"], config["hidden_size"]] if config else shape
     if shape != own:
         raise InputError(f"{file} has [layers, hidden size] {shape}, {ref.key} has {own}: give its own --model")
-    for label in (one for one in LABELS if one in found.means):
+    if not (labels := [one for one in LABELS if one in found.means]):
+        raise InputError(f"{file} has the means of {', '.join(found.means)}: of none of the labels {', '.join(LABELS)}")
+    for label in labels:
         path = store.direction_path(args.artifacts, ref.key, label)
         about = {"method": label, "read_site": "block_out", "model": ref.key, "source": ref.source}
         about |= {"origin": origin(file), "unscaled": str(args.unscaled)}
@@ -106,11 +120,11 @@ def import_steered(args: argparse.Namespace, ref: ModelRef, file: Path, found: S
     config = model_files.config(ref)
     published = PUBLISHED_LAYERS.get(config["num_hidden_layers"], {}) if config else {}
     for label, answers in found.answers.items():
-        for weight, texts in answers.items():
+        for weight, same in answers.items():
             layer = published.get(label) if weight else None
             path = store.steering_path(args.artifacts, ref.key, args.dataset, label, weight, layer)
             about = {"control": label, "method": label, "weight": weight, "layer": layer, "max_length": MAX_TOKENS}
-            write(args, ref, file, path, texts, None, about)
+            write(args, ref, file, path, same, None, about)
 
 
 def write(
@@ -126,6 +140,7 @@ def write(
     tokenizer = models.load_tokenizer(ref, args.trust_remote_code)
     pairs = records_of(answers, questions, args.dataset, ref.template, tokenizer)
     settings = {"model": ref.key, "dataset": args.dataset, "imported_from": origin(file)} | about
+    settings |= {"opened_in_prompt": True} if args.opened_in_prompt else {}
     annotations = store.annotations_path(args.artifacts, path, ANNOTATOR)
     with store.run(path, settings, [file], args.overwrite) as run:
         if not run.finished:

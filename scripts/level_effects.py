@@ -72,7 +72,7 @@ def chosen_levels(asked: list[str] | None, runs: Sequence[Run], dataset: str) ->
     if not there:
         raise InputError(
             f"the records of {dataset} tell no level: of the data sets arithmetic, MATH, livecodebench (difficulty), "
-            "arithmetic_and_facts and mmlu_pro (reasoning, memory) have kinds, or a --data_file with a column `level`"
+            "arithmetic_and_facts and mmlu_pro (reasoning, memory) have kinds, or a file of yours with a column `level`"
         )
     if missing := [level for level in asked or () if level not in there]:
         raise InputError(f"--levels {', '.join(missing)}: {dataset} has {', '.join(there)}")

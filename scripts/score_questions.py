@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from thinksteer import cli, data, hub, mmlu_pro, rows, store
+from thinksteer import cli, data, mmlu_pro, rows, store
 from thinksteer import judge as endpoint
 from thinksteer.intervals import Estimate
 from thinksteer.lines import encode
@@ -62,7 +62,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     known = data.DATASETS["mmlu_pro"]
-    table = rows.read(args.data_file) if args.data_file else hub.read(known.hub, known.configs, args.split)
+    table = rows.read(args.data_file) if args.data_file else data.from_hub(known, args.split)
     table = table[: args.n_questions]
     questions = [(*mmlu_pro.read(row)[:2], mmlu_pro.category(row)) for row in table]
     told = [mmlu_pro.score(row) for row in table]

@@ -12,10 +12,13 @@ import pytest
 from synthetic import record
 from test_judge import bad, good, serving
 from test_stages import ENVIRONMENT, MODEL, ROOT, run
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
 
 from scripts.annotate import PROMPT, describe
-from thinksteer import store
-from thinksteer.annotation import LABELS, Annotation, Section
+from thinksteer import models, store
+from thinksteer.annotation import LABELS, Annotation, Section, passage
 from thinksteer.annotations import read_annotations
 from thinksteer.records import InputError
 from thinksteer.thinking import TEMPLATES, Prompting
@@ -151,6 +154,47 @@ def test_a_local_model_annotates_in_this_process(root):
     assert len(made) == 3 and "3 responses" in out
     assert all("<think>" not in one.annotated for one in made.values())
     assert store.read_json(store.manifest_path(path))["settings"]["annotator_model"] == MODEL
+
+
+@pytest.fixture
+def as_text(root, tmp_path):
+    """The records as they would be had others published their texts, and one that was left out."""
+
+    def as_text(*more):
+        path = store.responses_path(tmp_path, MODEL, "arithmetic")
+        with store.RecordLog(path) as log:
+            for one in (*by_key(root).values(), *more):
+                log.append(replace(one, token_ids=(), thinking_tokens=one.thinking_tokens and one.thinking_tokens + 1))
+        return path
+
+    return as_text
+
+
+def test_records_without_token_ids_are_annotated_by_those_of_the_models_tokenizer(root, tmp_path, as_text):
+    command("annotate", "--artifacts", root)
+    path = as_text(record("gone", length=None, response=""))
+    out = command("annotate", "--artifacts", tmp_path)
+    assert f"{path}: 20 responses have no token ids: their texts get those of {MODEL}'s tokenizer\n" in out
+    made = read_annotations(store.annotations_path(tmp_path, path, "keywords"), path)
+    assert made.pop(("gone", 0)) == Annotation("gone", 0, "", (), (), 0)
+    assert made == read_annotations(store.annotations_path(root, records(root), "keywords"))
+    first = store.read_records(path)[0]
+    with pytest.raises(InputError, match="has text but no token ids: import it again with --model"):
+        passage(first, made[first.id, first.sample], None)
+
+
+def test_text_that_the_models_tokenizer_does_not_give_back_is_refused_by_name(tmp_path):
+    words = Tokenizer(WordLevel({"ok": 0, "[unk]": 1}, unk_token="[unk]"))
+    words.add_special_tokens(["<think>", "</think>", "<s>"])
+    folder = tmp_path / "words"
+    PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<s>", unk_token="[unk]").save_pretrained(folder)
+    (folder / "config.json").write_bytes((models.TINY_REASONER / "config.json").read_bytes())
+    with store.RecordLog(store.responses_path(tmp_path, "words", "arithmetic")) as log:
+        log.append(record("odd", response="<think>ok</think>7"))
+    flags = ("--model", folder, "--template", "deepseek")
+    error = command("annotate", "--artifacts", tmp_path, *flags, code=2)
+    assert "odd sample 0: the tokenizer does not give its text back: give the --model that wrote it" in error
+    assert not (tmp_path / "annotations").exists()
 
 
 def test_what_an_annotator_needs_is_named(root):

@@ -159,6 +159,24 @@ BROKEN = {
     ),
     "no gold": ("a.jsonl", write('{"question": "?", "answer": "1 ####"}'), {}, "line 1: answer states no answer"),
     "no box": ("a.jsonl", write('{"problem": "?", "solution": "Easy."}'), {}, "line 1: solution states no answer"),
+    "a solution for an answer": (
+        "a.jsonl",
+        write('{"question": "1+1?", "answer": "1+1=2\\nA: 2"}'),
+        {},
+        "line 1: answer must state one answer, on one line",
+    ),
+    "words after the gold": (
+        "a.jsonl",
+        write('{"question": "1+1?", "answer": "1+1=2\\n#### 2\\nDone."}'),
+        {},
+        "line 1: answer must state one answer, on one line",
+    ),
+    "a level that is none": (
+        "a.jsonl",
+        write('{"question": "?", "answer": 1, "level": {"a": 1}}'),
+        {},
+        "level must be",
+    ),
     "the same id": ("a.jsonl", write(f"{GOOD}\n\n{GOOD}"), {"id": "answer"}, r"a\.jsonl line 3: the id '2' .*line 1"),
 }
 
@@ -169,6 +187,69 @@ def test_broken_files_are_refused_with_file_and_line(tmp_path: Path, case: str) 
     make(tmp_path / name)
     with pytest.raises(InputError, match=message):
         load("mine", "test", data_file=tmp_path / name, columns=Columns(**columns))
+
+
+UNCONVENTIONAL = {
+    "no gold": (
+        "gsm8k",
+        {"question": "1+1?", "answer": "1+1=2\nA: 2"},
+        r"answer lacks `#### answer` at its end.*--dataset",
+    ),
+    "a number alone": ("gsm8k", {"question": "1+1?", "answer": 2}, "answer lacks `#### answer`"),
+    "another column": ("gsm8k", {"problem": "1+1?", "solution": r"\boxed{2}"}, "solution lacks `#### answer`"),
+    "an empty gold": ("gsm8k", {"question": "1+1?", "answer": "2\n#### "}, "answer states no answer"),
+    "a solution of MATH": ("MATH", {"problem": "?", "answer": "We add.\nIt is 2."}, "answer must state one answer"),
+    "a choice beyond": ("mmlu_elementary_math", {"question": "?", "choices": ["a", "b"], "answer": 2}, "is no index"),
+    "a negative choice": (
+        "mmlu_elementary_math",
+        {"question": "?", "choices": ["a", "b"], "answer": -1},
+        "is no index",
+    ),
+    "half a choice": ("mmlu_elementary_math", {"question": "?", "choices": ["a", "b"], "answer": 0.5}, "is no index"),
+    "a yes": (
+        "mmlu_elementary_math",
+        {"question": "?", "choices": ["a", "b"], "answer": True},
+        "must be text or a number",
+    ),
+    "one choice": ("mmlu_elementary_math", {"question": "?", "choices": ["a"], "answer": 0}, "at least two texts"),
+    "choices as numbers": (
+        "mmlu_elementary_math",
+        {"question": "?", "choices": [1, 2], "answer": 0},
+        "at least two texts",
+    ),
+    "half a character": (
+        "mmlu_elementary_math",
+        {"question": "?", "choices": ["\ud800", "b"], "answer": 0},
+        "choices holds half a character",
+    ),
+    "a starter that is no text": (
+        "livecodebench",
+        {"question_content": "?", "starter_code": {"a": 1}},
+        "starter_code must be",
+    ),
+}
+
+
+@pytest.mark.parametrize("dataset, row, message", UNCONVENTIONAL.values(), ids=UNCONVENTIONAL)
+def test_a_row_against_the_conventions_of_its_data_set_is_refused(tmp_path: Path, dataset, row, message) -> None:
+    with pytest.raises(InputError, match=rf"a\.jsonl line 1: .*{message}"):
+        load(dataset, "test", data_file=jsonl(tmp_path / "a.jsonl", [row]))
+
+
+def test_matrices_may_have_lines_and_open_questions_need_no_gold(tmp_path: Path) -> None:
+    matrix = "\\begin{pmatrix} 1 \\\\\n2 \\end{pmatrix}"
+    assert load("MATH", "test", data_file=jsonl(tmp_path / "a.jsonl", [{"problem": "?", "answer": matrix}])) == [
+        Problem("MATH-test-0", "?", matrix)
+    ]
+    file = jsonl(tmp_path / "b.jsonl", [{"question": "?", "kind": "open"}])
+    assert load("gsm8k", "test", data_file=file)[0].kind == "open"
+
+
+def test_fewer_questions_than_a_default_are_all_used(tmp_path: Path) -> None:
+    file = jsonl(tmp_path / "mine.jsonl", ROWS)
+    assert load("mine", "test", 2000, data_file=file, at_most=True) == load("mine", "test", data_file=file)
+    assert len(load("mine", "test", 1, data_file=file, at_most=True)) == 1
+    assert len(load("arithmetic_and_facts", "test", 2000, at_most=True)) == 288
 
 
 def test_a_line_separator_inside_a_question_is_no_line_end(tmp_path: Path) -> None:
@@ -317,3 +398,17 @@ def test_without_hub_and_cache_one_error_comes_fast_and_names_the_flag(tmp_path:
     assert "Retrying" not in done.stderr
     assert "cannot load openai/gsm8k" in done.stderr.splitlines()[-1]
     assert "--data_file" in done.stderr.splitlines()[-1]
+
+
+def test_the_flag_that_takes_a_copy_of_what_is_missing_is_named(tmp_path: Path, monkeypatch) -> None:
+    def out_of_reach(*_: object) -> None:
+        raise hub.OutOfReach("cannot load it")
+
+    monkeypatch.setattr(hub, "read", out_of_reach)
+    monkeypatch.setattr(hub, "file", out_of_reach)
+    row = {"question": "?", "options": ["a", "b"], "answer": "A", "category": "math"}
+    with pytest.raises(InputError, match=r"cannot load it; give a copy of it: --few_shot_file FILE \(\.jsonl"):
+        load("mmlu_pro", "test", data_file=jsonl(tmp_path / "a.jsonl", [row]))
+    for dataset in ("mmlu_pro", "gsm8k", "livecodebench"):
+        with pytest.raises(InputError, match="cannot load it; give a copy of it: --data_file FILE"):
+            load(dataset, "test")

@@ -357,6 +357,13 @@ TENSORS_REFUSED = {
 }
 
 
+TENSORS_REFUSED |= {
+    f"coefficient {value}": ({"layers.1": ENTRY | {"steering_coefficient": value}}, "is not a vector times a number")
+    for value in (True, None, "1", float("nan"), float("inf"), 10**400)
+}
+TENSORS_REFUSED["twice"] = ({"layers.1": ENTRY, "layers.01": ENTRY}, "two vectors for block 1")
+
+
 @pytest.mark.parametrize("value, message", TENSORS_REFUSED.values(), ids=TENSORS_REFUSED)
 def test_a_tensor_file_that_is_no_vector_to_add_is_refused(value, message, tmp_path):
     with pytest.raises(InputError, match=rf"{SEAL}.*{message}"):

@@ -4,10 +4,14 @@ Logs are cut at any byte; other files are damaged anywhere.
 """
 
 import io
+import json
 import shutil
+import sys
 import zipfile
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pyarrow
@@ -17,8 +21,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 from synthetic import record
+from test_upstream import EVALUATION, EVALUATION_FILE, RESPONSES, RESPONSES_FILE, SKIPPED, STEERED, STEERED_FILE
+from test_venhoff import BACK, EFFECTS, vectors
+from test_venhoff import RESPONSES as LABELLED
+from test_venhoff import STEERED as BOTH_WAYS
 
-from thinksteer import rows, store
+from scripts import import_behaviours
+from thinksteer import analysis, models, rows, store
 from thinksteer.annotation import LABELS, Annotation, Section
 from thinksteer.annotations import AnnotationLog, read_annotations
 from thinksteer.answers import Answer, AnswerLog
@@ -28,7 +37,21 @@ from thinksteer.exchange import write_gguf
 from thinksteer.journal import RecordLog, iterate_records
 from thinksteer.lines import cut
 from thinksteer.records import InputError
+from thinksteer.upstream import import_upstream
 from thinksteer.venhoff import load
+
+UPSTREAM = {
+    RESPONSES_FILE: RESPONSES,
+    STEERED_FILE: STEERED,
+    STEERED_FILE.replace("0.0", "0.1"): SKIPPED,
+    EVALUATION_FILE: EVALUATION,
+}
+BEHAVIOURS = {
+    "means.pt": vectors(),
+    "effects.pt": EFFECTS,
+    "responses.json": LABELLED,
+    "steering.json": {BACK: BOTH_WAYS[BACK]},
+}
 
 few = settings(derandomize=True, deadline=None, max_examples=50, suppress_health_check=list(HealthCheck))
 
@@ -173,3 +196,121 @@ def test_whatever_has_become_of_a_file_it_is_read_or_refused_in_words(tmp_path_f
     shutil.rmtree(folder / "unpacked", ignore_errors=True)
     with suppress(InputError):
         reader(folder / name)
+
+
+# Values that a field of a published file may hold by mistake; the last few are what some fields may hold.
+ODD = [
+    None,
+    True,
+    False,
+    -1,
+    -2,
+    0,
+    6.0,
+    0.5,
+    10**30,
+    float("nan"),
+    float("inf"),
+    "",
+    "x",
+    "\ud800",
+    [],
+    {},
+    ["a"],
+    [[1]],
+]
+ODD += [
+    {"q": "1+1?"},
+    [None],
+    "<think>",
+    "</think>",
+    "<think>a</think>b",
+    2**53,
+    1e15,
+    torch.ones(2),
+    torch.ones(6, 128),
+]
+changes = st.lists(
+    st.tuples(st.integers(0, 1 << 16), st.sampled_from(["put", "drop", "twice"]), st.sampled_from(ODD)),
+    min_size=1,
+    max_size=2,
+)
+
+
+def places(value: object) -> list[tuple[object, object]]:
+    """Every (container, key) in a value of JSON."""
+    keys = value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    return [place for key in keys for place in ((value, key), *places(value[key]))]
+
+
+def damaged(value: object, changes: list[tuple[int, str, object]], plain: bool) -> object:
+    """A copy with a few fields put, dropped or doubled; `plain`: no tensors, since it goes into JSON."""
+    value = deepcopy(value)
+    for number, how, odd in changes:
+        found = places(value)
+        if found and not (plain and isinstance(odd, torch.Tensor)):
+            container, key = found[number % len(found)]
+            if how == "put":
+                container[key] = deepcopy(odd)  # which may be changed in turn
+            elif how == "drop":
+                del container[key]
+            elif isinstance(container, list):
+                container.insert(key, container[key])
+    return value
+
+
+def read_all(root: Path) -> None:
+    """Every artifact below the root, by the reader of its kind, and the figures that a report makes of records."""
+    for path in root.rglob("*.jsonl"):
+        if path.is_relative_to(root / "annotations"):
+            read_annotations(path, root / path.relative_to(root / "annotations" / "upstream"))
+        else:
+            found = store.read_records(path)
+            json.dumps(analysis.metrics(found, None), allow_nan=False)
+            analysis.paired_length_difference(found, found)
+    for path in root.rglob("*.safetensors"):
+        store.read_direction(path)
+    for path in root.rglob("*.json"):
+        store.read_json(path)
+
+
+@pytest.mark.parametrize("name, value", UPSTREAM.items(), ids=["responses", "steered", "skipped", "evaluation"])
+@settings(few, max_examples=60)
+@given(changes)
+def test_upstreams_files_with_any_field_changed_are_refused_or_all_that_they_leave_can_be_read(
+    tmp_path_factory, name, value, changes
+):
+    folder = tmp_path_factory.getbasetemp() / "changed"
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / name).parent.mkdir(parents=True)
+    (folder / name).write_text(json.dumps(damaged(value, changes, plain=True)))
+    try:
+        import_upstream(folder, folder / "art")
+    except InputError as error:
+        assert Path(name).name in str(error) and "\n" not in str(error) and not (folder / "art").exists()
+    else:
+        read_all(folder / "art")
+
+
+@pytest.mark.parametrize("name, value", BEHAVIOURS.items(), ids=BEHAVIOURS)
+@settings(few, max_examples=20)
+@given(changes)
+def test_behaviours_with_any_field_changed_are_refused_or_all_that_they_leave_can_be_read(
+    tmp_path_factory, name, value, changes
+):
+    folder = tmp_path_factory.getbasetemp() / "behaviours"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    plain = name.endswith(".json")
+    value = damaged(value, changes, plain)
+    (folder / name).write_bytes(json.dumps(value).encode() if plain else saved(value))
+    with pytest.MonkeyPatch.context() as patch:
+        flags = (folder / name, "--artifacts", folder / "art", "--template", "plain")
+        patch.setattr(sys, "argv", ["import_behaviours", *map(str, flags)])
+        patch.setattr(models, "load_tokenizer", cache(models.load_tokenizer))
+        try:
+            import_behaviours.main()
+        except InputError as error:
+            assert name in str(error) and "\n" not in str(error) and not (folder / "art").exists()
+        else:
+            read_all(folder / "art")

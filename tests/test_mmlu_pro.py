@@ -112,6 +112,12 @@ def test_worked_examples_are_five_and_work(files: tuple[Path, Path], tmp_path: P
     other = (files[0], jsonl(tmp_path / "other.jsonl", [*worked(count=4), row("Last?", cot_content="So (B).")]))
     with pytest.raises(InputError, match=r"other\.jsonl line 5: cot_content must begin with \"A: Let's"):
         ask(other, row())
+    nameless = [{name: value for name, value in one.items() if name != "question"} for one in worked()]
+    without = (files[0], jsonl(tmp_path / "without.jsonl", nameless))
+    with pytest.raises(InputError, match=r"without\.jsonl line 1: none of the columns question; .*: add it"):
+        ask(without, row())  # a flag names the columns of --data_file alone
+    with pytest.raises(InputError, match=r"none of the columns question; .* Name one with --question_column"):
+        ask(files, nameless[0])
     with pytest.raises(InputError, match=r"--few_shot_file .*: the questions of arithmetic take no worked examples"):
         load("arithmetic", "test", few_shot_file=files[1])
 

@@ -105,3 +105,18 @@ def test_a_wrong_row_is_refused_before_anything_is_asked(tmp_path: Path) -> None
     with serving() as server:
         assert "line 2: answer 'J'" in judged(tmp_path, server, file, code=2)
         assert server.asked == []
+
+
+def test_what_is_missing_is_named_with_a_flag_that_the_script_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for missing in ("question", "options", "answer", "category"):
+        row = {name: value for name, value in SUM.items() if name != missing}
+        error = command("score_questions", "--data_file", jsonl(tmp_path / "a.jsonl", [row]), code=2)
+        assert f"line 1: none of the columns {missing}" in error and error.endswith(": add it")
+
+    def out_of_reach(*_: object) -> None:
+        raise hub.OutOfReach("cannot load it")
+
+    monkeypatch.setattr(hub, "read", out_of_reach)
+    assert "give a copy of it: --data_file FILE" in command("score_questions", "--artifacts", tmp_path, code=2)

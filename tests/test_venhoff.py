@@ -225,6 +225,63 @@ def test_a_conversation_is_split_at_the_mark_of_the_response(text, question, res
     assert split(text, DEEPSEEK) == (question, response)
 
 
+@pytest.mark.parametrize(
+    "template, asked, text, expected",
+    [
+        ("plain", "Q?", "Q? A.", ("Q?", " A.")),  # a base model's prompt is the question alone
+        ("plain", "Q?", "A.", ("", "A.")),
+        ("plain", None, "Q? A.", ("", "Q? A.")),
+        ("plain", "", "A.", ("", "A.")),
+        ("qwq", None, "Why?\n<think>\na</think>b", ("Why?", "a</think>b")),  # what opens it is the prompt's
+        ("qwq", "Why?", "a</think>b", ("", "a</think>b")),
+        ("deepseek", "a<｜Assistant｜>b", "<｜User｜>a<｜Assistant｜>b<｜Assistant｜>c", ("a<｜Assistant｜>b", "c")),
+    ],
+)
+def test_a_conversation_is_split_behind_its_prompt_where_that_is_known(template, asked, text, expected):
+    assert split(text, TEMPLATES[template], asked) == expected
+
+
+@pytest.mark.parametrize("annotated", [None, ""])
+def test_a_base_models_responses_follow_their_questions(saved, imported, annotated):
+    value = [{"original_message": "Q?", "full_response": "Q? A.", "annotated_thinking": annotated}]
+    root, _ = imported(saved(value), template="plain")
+    [record] = store.read_records(store.responses_path(root, "tiny-reasoner", "venhoff_tasks"))
+    assert (record.prompt, record.response, record.status) == ("Q?", " A.", "no_think")
+    imported(saved({BACK: [dict.fromkeys(("original", "positive", "negative"), answer("Q"))]}), template="plain")
+
+
+def test_means_of_no_known_label_are_refused(saved, imported):
+    value = vectors()
+    with pytest.raises(InputError, match=r"mean\.pt has the means of overall, summarizing: of none of the labels"):
+        imported(saved({label: value[label] for label in ("overall", "summarizing")}, "mean.pt"))
+
+
+def test_responses_whose_prompt_opened_the_thinking_are_read_with_the_flag(saved, imported):
+    texts = [f"{THOUGHT}\n</think>\n\nThe answer is 9.", f"<think>\n{THOUGHT}\n</think>\n\n9.", THOUGHT]
+    value = [item(f"Q{number}?") | {"full_response": text} for number, text in enumerate([texts[0], *texts])]
+    with pytest.raises(InputError, match=r"2 of 4 responses hold </think> without <think> .*: give --opened_in_prompt"):
+        imported(saved(value))
+    root, out = imported(saved(value), opened_in_prompt=True)
+    records = store.read_records(store.responses_path(root, "tiny-reasoner", "venhoff_tasks"))
+    assert [record.status for record in records] == ["closed", "closed", "closed", "capped"]
+    assert all(record.prompt.endswith("<｜Assistant｜><think>\n") for record in records)
+    assert "12 sections" in out
+
+
+def test_a_tokenizer_without_eos_makes_no_token_of_it(saved, imported, monkeypatch):
+    load_tokenizer = models.load_tokenizer
+
+    def without(*args):
+        tokenizer = load_tokenizer(*args)
+        tokenizer.eos_token = None
+        return tokenizer
+
+    monkeypatch.setattr(models, "load_tokenizer", without)
+    root, _ = imported(saved([item("Q?")]))
+    [record] = store.read_records(store.responses_path(root, "tiny-reasoner", "venhoff_tasks"))
+    assert record.status == "closed" and record.finish_reason == "length"
+
+
 class Hostile:
     def __reduce__(self):
         return print, ("executed",)
@@ -242,19 +299,36 @@ def test_code_in_a_file_is_not_executed(tmp_path, capsys):
 @pytest.mark.parametrize(
     "value, why",
     [
-        (vectors(**{BACK: {"mean": torch.zeros(LAYERS, 3), "count": 1}}), r"'backtracking' is \[6, 3\].*\[6, 128\]"),
+        (
+            vectors(**{BACK: {"mean": torch.zeros(LAYERS, 3), "count": 1}}),
+            r"backtracking.mean is \[6, 3\], .*\[6, 128\]",
+        ),
         (vectors(**{BACK: {"mean": torch.full((LAYERS, HIDDEN), torch.nan), "count": 1}}), "not finite"),
-        (vectors(**{BACK: {"mean": [1.0], "count": 1}}), "'backtracking' is list"),
-        ({BACK: vectors()[BACK]}, "'overall'"),
-        ({BACK: {"average": torch.zeros(2, 2)}}, "'mean'"),
+        (vectors(**{BACK: {"mean": [1.0], "count": 1}}), r"backtracking.mean is \[1.0\], not a floating-point tensor"),
+        (vectors(**{BACK: {"mean": torch.ones(LAYERS, HIDDEN, dtype=int), "count": 1}}), "not a floating-point tensor"),
+        (vectors(**{BACK: {"mean": torch.ones(0, HIDDEN), "count": 1}}), "not a floating-point tensor"),
+        (vectors(overall={"mean": 3, "count": 1}), "overall.mean is 3"),
+        (vectors(**{BACK: {"mean": torch.ones(LAYERS, HIDDEN), "count": 2.5}}), "backtracking.count is 2.5"),
+        (vectors(**{BACK: {"mean": torch.ones(LAYERS, HIDDEN), "count": True}}), "backtracking.count is True"),
+        ({BACK: vectors()[BACK]}, "the file has no 'overall'"),
+        ({BACK: {"average": torch.zeros(2, 2)}}, "backtracking has no 'mean'"),
+        ({3: [[torch.ones(1)]]}, "the label 3 is 3, not text"),
         ({BACK: [None, [float("nan")]]}, "no example with an effect"),
-        ({BACK: ["text"]}, "could not convert"),
-        ({BACK: 3}, "not iterable"),
-        ([], "it holds list"),
-        ([{"original_message": "a"}], "'full_response'"),
-        ([item("Q") | {"original_message": 3}], "'original_message' has no text"),
-        ([item("Q") | {"full_response": None}], "'full_response' or 'annotated_thinking' is no text"),
-        ([3], "not subscriptable"),
+        ({BACK: ["text"]}, r"backtracking\[0\] is 'text', not a list of numbers"),
+        ({BACK: [[0.1, "0.2"]]}, "not a list of numbers"),
+        ({BACK: [[0.1, True]]}, "not a list of numbers"),
+        ({BACK: 3}, "backtracking is 3, not a list"),
+        ([], r"the file is \[\], not a list of responses or"),
+        ([{"original_message": "a"}], r"\[0\] has no 'full_response'"),
+        ([item("Q") | {"original_message": 3}], r"\[0\].original_message is 3, not text"),
+        ([item("Q") | {"original_message": []}], r"\[0\].original_message is \[\], not text"),
+        ([item("Q") | {"original_message": {"content": None}}], r"\[0\].original_message.content is None"),
+        ([item("Q"), item("Q") | {"full_response": None}], r"\[1\].full_response is None, not text"),
+        ([item("Q") | {"full_response": "\ud800"}], "half a character"),
+        ([item("Q") | {"annotated_thinking": ["a"]}], r"\[0\].annotated_thinking is \['a'\], not text"),
+        ([3], r"\[0\] is 3, not an object"),
+        ({BACK: [{"original": answer("Q")}, 5]}, "has no 'negative'"),
+        (STEERED | {UNSURE: []}, r"uncertainty-estimation is \[\], not a list of responses"),
     ],
 )
 def test_another_layout_is_one_clear_error(saved, value, why):

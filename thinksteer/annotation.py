@@ -72,7 +72,13 @@ def annotate(record: Record, reader: Reader, annotated: str) -> Annotation:
 
 
 def passage(record: Record, annotation: Annotation, reader: Reader) -> Passage:
-    """A record's prompt and response with its sections as spans, those without a token left out."""
+    """A record's prompt and response with its sections as spans, those without a token left out. InputError: the record
+    was kept as text, and its sections are positions in tokens that it does not have."""
+    if annotation.sections and not record.token_ids:
+        raise InputError(
+            f"{record.id} sample {record.sample} has text but no token ids: import it again with --model, and annotate "
+            "that"
+        )
     prompt = reader.prompt(record)
     spans = (Span(one.label, len(prompt) + one.first, len(prompt) + one.last) for one in annotation.sections)
     return Passage(
@@ -87,6 +93,8 @@ def thinking_text(record: Record, reader: Reader) -> tuple[int, int]:
 
 
 def _thinking(record: Record, reader: Reader, spans: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    if not record.response:  # nor any token, where upstream left out what thought nothing
+        return 0, 0
     ids, inside = reader.inside(record)
     if record.status == "no_think":
         return 0, len(record.response)

@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from thinksteer.engines import ENGINES
-from thinksteer.flags import finite_float, json_object, natural_float, natural_int, positive_int, shard, share  # noqa: F401 (for the scripts)
+from thinksteer.flags import UpTo, finite_float, json_object, natural_float, natural_int, positive_int, shard, share  # noqa: F401 (for the scripts)
 from thinksteer.methods import METHODS
 from thinksteer.records import InputError
 from thinksteer.terminal import Terminal, discreet, plain
@@ -96,6 +96,14 @@ def add_model(parser: argparse.ArgumentParser, several: Sequence[str] = ()) -> N
     flags.add_argument("--think_close", metavar="TEXT", help="closing delimiter (default: likewise, </think>)")
 
 
+def add_opened_in_prompt(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--opened_in_prompt",
+        action="store_true",
+        help="the prompts ended with the opening delimiter, which the texts therefore lack",
+    )
+
+
 def add_loading(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: %(default)s")
     dtypes = ["auto", "float32", "bfloat16", "float16"]
@@ -172,7 +180,8 @@ def add_data(parser: argparse.ArgumentParser, several: bool = False) -> None:
     parser.add_argument("--question_column", help="of --data_file (default: the usual names)")
     parser.add_argument("--answer_column", help="of --data_file (default: the usual names)")
     parser.add_argument("--id_column", help="of --data_file (default: the row number is the id)")
-    parser.add_argument("--n_questions", type=positive_int, help="use only so many (default: %(default)s; None: all)")
+    what = "use only so many (default: %(default)s, or all if there are fewer; None: all)"
+    parser.add_argument("--n_questions", type=positive_int, help=what)
     parser.add_argument(
         "--data_seed", type=natural_int, default=0, help="makes the questions of arithmetic (default: %(default)s)"
     )

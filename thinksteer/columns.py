@@ -44,6 +44,11 @@ def value(row: Row, name: str) -> str:
     return whole(row, name, text)
 
 
+def optional(row: Row, name: str) -> str | None:
+    """As `value`; None where the row has no such column, or nothing in it."""
+    return None if row.values.get(name) in (None, "") else value(row, name)
+
+
 def whole(row: Row, name: str, text: str) -> str:
     """The text itself. InputError if half a character is in it, which no tokenizer reads."""
     try:

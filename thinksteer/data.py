@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from thinksteer import arithmetic, grading, hub, livecodebench, mmlu_pro, reasoning_tasks, rows
-from thinksteer.columns import ANSWER_COLUMNS, OWN, QUESTION_COLUMNS, Columns, column, row_id, value
+from thinksteer.columns import ANSWER_COLUMNS, OWN, QUESTION_COLUMNS, Columns, column, optional, row_id, value, whole
 from thinksteer.records import InputError, Problem
 from thinksteer.rows import Row
 
@@ -57,26 +57,29 @@ def load(
     data_file: Path | None = None,
     columns: Columns = OWN,
     few_shot_file: Path | None = None,
+    at_most: bool = False,
 ) -> list[Problem]:
     """The first `n_questions` problems (None: all) of a data set's split, in its order, as upstream takes them.
 
-    `seed` makes the questions of arithmetic and touches nothing else. With `data_file` the rows come from that file,
-    read by the conventions of `dataset` if it is one of `DATASETS`; with `few_shot_file` the worked examples of a
-    few-shot prompt come from that file. Ids are `<dataset>-<split>-<row number>` (row numbers from 0, counted before a
-    selection by level) or those of the id column.
+    InputError if there are fewer, unless `at_most`: then they are all that there are. `seed` makes the questions of
+    arithmetic and touches nothing else. With `data_file` the rows come from that file, read by the conventions of
+    `dataset` if it is one of `DATASETS`; with `few_shot_file` the worked examples of a few-shot prompt come from that
+    file. Ids are `<dataset>-<split>-<row number>` (row numbers from 0, counted before a selection by level) or those of
+    the id column.
     """
     known = DATASETS.get(dataset)
     if few_shot_file is not None and (known is None or known.few_shot is None):
         raise InputError(f"--few_shot_file {few_shot_file}: the questions of {dataset} take no worked examples")
     if dataset in MADE_HERE and data_file is None:
-        return _made_here(dataset, split, n_questions, seed)
+        return _made_here(dataset, split, n_questions, seed, at_most)
     table = _table(dataset, known, split, data_file)
     chosen = known.select(table) if known else table
-    _check_number(f"{data_file or split}", dataset, len(chosen), n_questions)
+    _check_number(f"{data_file or split}", dataset, len(chosen), None if at_most else n_questions)
     used = chosen[:n_questions]
     read = known.problem if known else _math_problem
     if known and known.few_shot:
-        examples = rows.read(few_shot_file) if few_shot_file else hub.read(known.hub, known.configs, known.few_shot)
+        given = few_shot_file is not None
+        examples = rows.read(few_shot_file) if given else from_hub(known, known.few_shot, "--few_shot_file")
         read = partial(read, examples=examples)
     problems = [read(row, columns, f"{dataset}-{split}-{row.number}") for row in used]
     if dataset == "math_level5_140":
@@ -96,19 +99,27 @@ def _table(dataset: str, known: Dataset | None, split: str, data_file: Path | No
         raise InputError(f"--dataset {dataset}: no such data set; known are {names}; or give a local file: --data_file")
     if split not in known.splits:
         raise InputError(f"--split {split}: {dataset} has {', '.join(known.splits)}")
-    if known.file is not None:
-        return rows.read(hub.file(known.hub, known.file))
-    return hub.read(known.hub, known.configs, split)
+    return from_hub(known, split)
 
 
-def _made_here(dataset: str, split: str, n_questions: int | None, seed: int) -> list[Problem]:
+def from_hub(known: Dataset, split: str, flag: str = "--data_file") -> list[Row]:
+    """All rows of the split. InputError, naming the flag that takes a copy, if they are out of reach."""
+    try:
+        if known.file is not None:
+            return rows.read(hub.file(known.hub, known.file))
+        return hub.read(known.hub, known.configs, split)
+    except hub.OutOfReach as error:
+        raise InputError(f"{error}; give a copy of it: {flag} FILE ({', '.join(rows.READERS)})") from error
+
+
+def _made_here(dataset: str, split: str, n_questions: int | None, seed: int, at_most: bool) -> list[Problem]:
     if split not in ("train", "test"):
         raise InputError(f"--split {split}: {dataset} has train, test")
     if dataset == "arithmetic":
         return list(arithmetic.problems(split, seed, n_questions or ARITHMETIC_QUESTIONS))
     both = dataset == "arithmetic_and_facts"
     made = arithmetic.problems_and_facts(split, seed) if both else reasoning_tasks.problems(split)
-    _check_number(split, dataset, len(made), n_questions)
+    _check_number(split, dataset, len(made), None if at_most else n_questions)
     return made[:n_questions]
 
 
@@ -141,8 +152,7 @@ def reference(text: str) -> str | None:
 
 def _math_problem(row: Row, columns: Columns, numbered: str) -> Problem:
     question = value(row, column(row, columns.question, QUESTION_COLUMNS, "--question_column"))
-    level = row.values.get("level")  # of MATH: "Level 1" to "Level 5", or the number alone
-    level = None if level is None else str(level)
+    level = optional(row, "level")  # of MATH: "Level 1" to "Level 5", or the number alone
     if row.values.get("kind") == "open":
         return Problem(row_id(row, columns, numbered), question, "", "open", level)
     name = column(row, columns.answer, ANSWER_COLUMNS, "--answer_column")
@@ -150,7 +160,21 @@ def _math_problem(row: Row, columns: Columns, numbered: str) -> Problem:
     answer = reference(gold)
     if answer is None and ("####" in gold or name == "solution"):
         raise InputError(f"{row.place}: {name} states no answer (#### or \\boxed)")
-    return Problem(row_id(row, columns, numbered), question, answer or gold, level=level)
+    answer = answer or gold
+    if "\n" in answer and "\\begin" not in answer:  # a solution, not an answer; matrices may have lines
+        raise InputError(f"{row.place}: {name} must state one answer, on one line: alone, after #### or in \\boxed{{}}")
+    return Problem(row_id(row, columns, numbered), question, answer, level=level)
+
+
+def _gsm8k_problem(row: Row, columns: Columns, numbered: str) -> Problem:
+    if row.values.get("kind") != "open":
+        name = column(row, columns.answer, ANSWER_COLUMNS, "--answer_column")
+        if "####" not in value(row, name):
+            raise InputError(
+                f"{row.place}: {name} lacks `#### answer` at its end, which gsm8k's have: add it, or, where answers "
+                "stand alone, name the data otherwise with --dataset"
+            )
+    return _math_problem(row, columns, numbered)
 
 
 def _choice_problem(row: Row, columns: Columns, numbered: str) -> Problem:
@@ -166,6 +190,7 @@ def _choice_problem(row: Row, columns: Columns, numbered: str) -> Problem:
             choices = json.loads(choices)
     if not isinstance(choices, list) or len(choices) < 2 or not all(isinstance(choice, str) for choice in choices):
         raise InputError(f"{row.place}: choices must be a list of at least two texts")
+    choices = [whole(row, "choices", choice) for choice in choices]
     gold = value(row, column(row, columns.answer, ("answer",), "--answer_column"))
     number = int(gold) + 1 if gold.isdecimal() else grading.option(gold)
     if number is None or not 1 <= number <= len(choices):
@@ -177,8 +202,11 @@ def _choice_problem(row: Row, columns: Columns, numbered: str) -> Problem:
 
 def _code_problem(row: Row, columns: Columns, numbered: str) -> Problem:
     content = value(row, column(row, columns.question, ("question_content",), "--question_column"))
-    asked = livecodebench.question(content, str(row.values.get("starter_code") or ""))
-    level = str(row.values["difficulty"]) if row.values.get("difficulty") else None
+    starter = row.values.get("starter_code")
+    if not isinstance(starter, str | None):
+        raise InputError(f"{row.place}: starter_code must be text, not {json.dumps(starter, default=str)[:80]}")
+    asked = livecodebench.question(content, starter or "")
+    level = optional(row, "difficulty")
     return Problem(row_id(row, columns, numbered), asked, livecodebench.answer(row), "code", level)
 
 
@@ -215,7 +243,7 @@ MADE_HERE = ("arithmetic", "arithmetic_and_facts", "reasoning_tasks")
 _MATH = ("EleutherAI/hendrycks_math", MATH_SUBJECTS)
 _MMLU_PRO = ("TIGER-Lab/MMLU-Pro", ("default",), ("test", "validation"))
 DATASETS: dict[str, Dataset] = {
-    "gsm8k": Dataset("openai/gsm8k", ("main",), ("train", "test"), _math_problem),
+    "gsm8k": Dataset("openai/gsm8k", ("main",), ("train", "test"), _gsm8k_problem),
     "mmlu_elementary_math": Dataset(
         "cais/mmlu", ("elementary_mathematics",), ("test", "validation", "dev"), _choice_problem
     ),

@@ -150,9 +150,12 @@ def _lm_eval_rows(value: dict[Any, Any], path: Path) -> dict[int, Tensor]:
             raise InputError(f"{path}: {name!r} is no whole block with its vector, such as lm-eval's layers.19")
         coefficient = entry.get("steering_coefficient", 1.0)
         other = [key for key in ("bias", "head_index") if entry.get(key) is not None]
-        if entry.get("action") != "add" or other or not isinstance(coefficient, (int, float)):
+        is_number = type(coefficient) in (int, float) and abs(coefficient) <= torch.finfo(torch.float32).max
+        if entry.get("action") != "add" or other or not is_number:
             raise InputError(f"{path}: {name} is not a vector times a number, added to all of a block's output")
-        rows[int(match[1])] = _checked(entry["steering_vector"], f"{path}: {name}") * coefficient
+        if (index := int(match[1])) in rows:
+            raise InputError(f"{path} holds two vectors for block {index}: keep one")
+        rows[index] = _checked(entry["steering_vector"], f"{path}: {name}") * coefficient
     return rows
 
 

@@ -6,6 +6,10 @@ import math
 from typing import Any
 
 
+class UpTo(int):
+    """A default for a number of things: so many or, where there are fewer, all of them."""
+
+
 def positive_int(text: str) -> int:
     return _int(text, least=1)
 

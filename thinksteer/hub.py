@@ -16,10 +16,14 @@ from thinksteer.rows import Row
 TIMEOUT_S = 5.0
 
 
+class OutOfReach(InputError):
+    """Data are neither on the hub, as far as it can be reached, nor in its cache."""
+
+
 def read(name: str, configs: tuple[str, ...], split: str) -> list[Row]:
     """All rows of a data set's split, the configs one after the other and counted through.
 
-    InputError if it is neither within reach nor in the cache.
+    OutOfReach if it is neither within reach nor in the cache.
     """
     import datasets
 
@@ -38,7 +42,8 @@ def read(name: str, configs: tuple[str, ...], split: str) -> list[Row]:
 
 
 def file(name: str, path: str) -> Path:
-    """A file of a data set's repository as it is, where `datasets` would have to run a script to load the set."""
+    """A file of a data set's repository as it is, where `datasets` would have to run a script to load the set.
+    OutOfReach as for `read`."""
     with _offline_unless_reachable():
         try:
             return Path(hf_hub_download(name, path, repo_type="dataset"))
@@ -46,11 +51,8 @@ def file(name: str, path: str) -> Path:
             raise _missing(f"{path} of {name}", error) from error
 
 
-def _missing(what: str, error: Exception) -> InputError:
-    return InputError(
-        f"cannot load {what}, neither from the hub nor from the cache ({error}); "
-        "give a copy of the data: --data_file FILE (.jsonl, .json, .csv, .parquet)"
-    )
+def _missing(what: str, error: Exception) -> OutOfReach:
+    return OutOfReach(f"cannot load {what}, neither from the hub nor from the cache ({error})")
 
 
 @contextlib.contextmanager

@@ -45,12 +45,14 @@ def alone(row: Row, columns: Columns, numbered: str) -> Problem:
     return Problem(row_id(row, columns, numbered), read(row, columns)[0], "", "open", level(row))
 
 
-def read(row: Row, columns: Columns = OWN) -> tuple[str, list[str], str]:
+def read(row: Row, columns: Columns | None = None) -> tuple[str, list[str], str]:
     """Question, options and the answer's letter of a row. InputError if they are not that or do not fit together.
 
-    Some published rows have a single option.
+    `columns`: what flags call them (None: no flag does, and they have their own names). Some published rows have a
+    single option.
     """
-    asked = column(row, columns.question, ("question",), "--question_column")
+    own = columns or OWN
+    asked = column(row, own.question, ("question",), "--question_column" if columns else None)
     value(row, asked)
     question, options = str(row.values[asked]), row.values[column(row, None, ("options",), None)]
     if not isinstance(options, list) or not all(isinstance(option, str) for option in options):
@@ -58,7 +60,7 @@ def read(row: Row, columns: Columns = OWN) -> tuple[str, list[str], str]:
     if not 1 <= len(options) <= len(LETTERS):
         raise InputError(f"{row.place}: {len(options)} options, there must be 1 to {len(LETTERS)}")
     options = [whole(row, "options", option) for option in options]
-    answer = value(row, column(row, columns.answer, ("answer",), "--answer_column"))
+    answer = value(row, column(row, own.answer, ("answer",), "--answer_column" if columns else None))
     if answer not in list(LETTERS[: len(options)]):
         raise InputError(f"{row.place}: answer {answer!r} is no letter of its {len(options)} options")
     index = row.values.get("answer_index")
@@ -68,7 +70,7 @@ def read(row: Row, columns: Columns = OWN) -> tuple[str, list[str], str]:
 
 
 def category(row: Row) -> str:
-    return value(row, column(row, None, ("category",), "category"))
+    return value(row, column(row, None, ("category",), None))
 
 
 def score(row: Row) -> float | None:
@@ -98,7 +100,7 @@ def _asked(question: str, options: Sequence[str]) -> str:
 
 def _worked(row: Row) -> str:
     question, options, _ = read(row)
-    name = column(row, None, ("cot_content",), "cot_content")
+    name = column(row, None, ("cot_content",), None)
     thought = value(row, name)
     if not thought.startswith(STEPS):
         raise InputError(f"{row.place}: {name} must begin with {STEPS!r}, as the prompt does")

@@ -13,6 +13,7 @@ from thinksteer.annotation import passage
 from thinksteer.annotations import read_annotations
 from thinksteer.engines import Engine, Loading, Steering, default_engine, engine_class
 from thinksteer.engines.sampling import sampling_from
+from thinksteer.flags import UpTo
 from thinksteer.generation import records, requests
 from thinksteer.grading import Grader
 from thinksteer.methods import METHODS
@@ -23,10 +24,19 @@ from thinksteer.thinking import Reader, Template
 
 
 def load_problems(args: argparse.Namespace, dataset: str) -> list[Problem]:
-    """The problems that the flags name, and of those the shard's: every n-th, so that shards are of like difficulty."""
+    """The problems that the flags name, and of those the shard's: every n-th, so that shards are of like difficulty.
+
+    Where there are fewer than a default of --n_questions says, `args.n_questions` becomes their number.
+    """
     columns = data.Columns(args.question_column, args.answer_column, args.id_column)
     files = {"data_file": args.data_file, "few_shot_file": args.few_shot_file}
-    problems = data.load(dataset, args.split, args.n_questions, args.data_seed, columns=columns, **files)
+    at_most = isinstance(args.n_questions, UpTo)
+    problems = data.load(
+        dataset, args.split, args.n_questions, args.data_seed, columns=columns, **files, at_most=at_most
+    )
+    if at_most and len(problems) < args.n_questions:
+        print(f"{args.data_file or args.split}: {len(problems)} questions of {dataset}, all are used")
+        args.n_questions = len(problems)
     if args.shard is None:
         return problems
     part, parts = args.shard

@@ -49,7 +49,7 @@ def find_settings(
             raise InputError(f"{above / control} has no finished weight 0 to compare with: steer with that, too")
         if len(budgets := {store.run_settings(one.records).get("max_length") for one in own}) > 1:
             listed = " and ".join(str(budget) for budget in sorted(budgets, key=str))
-            raise InputError(f"{above / control}: its files were made with --max_length {listed}: keep those of one")
+            raise InputError(f"{above / control}: its files have at most {listed} tokens a response: keep those of one")
         found += own
     return found
 

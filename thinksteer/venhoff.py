@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,9 +26,11 @@ from torch import Tensor
 
 from thinksteer.annotation import Annotation, annotate
 from thinksteer.directions import rescaled
+from thinksteer.fields import Field, Misfit
 from thinksteer.methods.behaviours import OVERALL
 from thinksteer.records import InputError, Record
 from thinksteer.store import load_torch
+from thinksteer.texts import opens
 from thinksteer.thinking import Reader, Template, read
 
 if TYPE_CHECKING:
@@ -97,81 +101,99 @@ def load(path: Path) -> MeanVectors | LayerEffects | Responses | Steered:
     except (ValueError, RecursionError):
         value = load_torch(data, str(path))
     try:
-        return _read(value)
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        return _read(Field(value))
+    except Misfit as error:
         raise InputError(
             f"{path} is not laid out as upstream writes mean_vectors_*.pt, layer_effects_*.pt, responses_*.json or "
             f"steering_evaluation_results_*.json: {error}"
         ) from None
 
 
-def _read(value: Any) -> MeanVectors | LayerEffects | Responses | Steered:
-    if isinstance(value, list) and value:
-        questions = tuple(_question(item["original_message"]) for item in value)
-        return Responses(questions, tuple(_answer(item, "full_response", "annotated_thinking") for item in value))
-    if not isinstance(value, dict) or not value:
-        raise ValueError(f"it holds {type(value).__name__ if not value else 'a ' + type(value).__name__}")
-    if all(isinstance(one, dict) for one in value.values()):
-        return _mean_vectors(value)
-    examples = [example for one in value.values() for example in one]
-    return _steered(value) if examples and isinstance(examples[0], dict) else _layer_effects(value)
+def _read(file: Field) -> MeanVectors | LayerEffects | Responses | Steered:
+    if isinstance(file.value, list) and file.value:
+        items = file.items()
+        questions = tuple(_question(item["original_message"]) for item in items)
+        return Responses(questions, tuple(_answer(item, "full_response", "annotated_thinking") for item in items))
+    if not isinstance(file.value, dict) or not file.value:
+        file.fail("a list of responses or an object of labels")
+    labels = {Field(label, f"the label {label!r:.60}").text(): file[label] for label in file.value}
+    if all(isinstance(one.value, dict) for one in labels.values()):
+        return _mean_vectors(file, labels)
+    examples = {label: one.items() for label, one in labels.items()}
+    if not any(isinstance(one.value, dict) for own in examples.values() for one in own):
+        return _layer_effects(examples)
+    if empty := [one for label, one in labels.items() if not examples[label]]:
+        empty[0].fail("a list of responses")
+    return _steered(examples)
 
 
-def _mean_vectors(value: dict[str, Any]) -> MeanVectors:
-    means = {label: one["mean"] for label, one in value.items()}
-    shape = means[OVERALL].shape  # KeyError: 'overall'
+def _mean_vectors(file: Field, labels: dict[str, Field]) -> MeanVectors:
+    means = {label: _mean(one["mean"]) for label, one in labels.items()}
+    shape = list(_mean(file[OVERALL]["mean"]).shape)
     for label, mean in means.items():
-        if not isinstance(mean, Tensor) or mean.ndim != 2 or mean.shape != shape or not torch.isfinite(mean).all():
-            found = list(mean.shape) if isinstance(mean, Tensor) else type(mean).__name__
-            raise ValueError(f"the mean of {label!r} is {found}, not finite [layers, hidden size] as {list(shape)}")
-    counts = {label: int(one["count"]) for label, one in value.items()}
-    return MeanVectors({label: mean.detach().float() for label, mean in means.items()}, counts)
+        if list(mean.shape) != shape:
+            raise Misfit(f"{label}.mean is {list(mean.shape)}, {OVERALL}.mean is {shape} [layers, hidden size]")
+    return MeanVectors(means, {label: one["count"].count() for label, one in labels.items()})
 
 
-def _layer_effects(value: dict[str, Any]) -> LayerEffects:
-    rows = {label: [_floats(example) for example in examples] for label, examples in value.items()}
+def _mean(held: Field) -> Tensor:
+    mean = held.value
+    if not isinstance(mean, Tensor) or mean.ndim != 2 or not mean.numel() or not mean.is_floating_point():
+        held.fail("a floating-point tensor [layers, hidden size]")
+    if not torch.isfinite(mean).all():
+        raise Misfit(f"{held.path} has values that are not finite")
+    return mean.detach().float()
+
+
+def _layer_effects(examples: dict[str, list[Field]]) -> LayerEffects:
+    rows = {label: [_floats(example) for example in own] for label, own in examples.items()}
     lengths = Counter(len(row) for own in rows.values() for row in own if row)
     if not lengths:
-        raise ValueError("it has no example with an effect for each layer")
+        raise Misfit("it has no example with an effect for each layer")
     layers = lengths.most_common(1)[0][0]
     kept = {label: tuple(row for row in own if len(row) == layers) for label, own in rows.items()}
     return LayerEffects(kept, {label: len(own) - len(kept[label]) for label, own in rows.items()})
 
 
-def _floats(example: Any) -> tuple[float, ...]:
+def _floats(example: Field) -> tuple[float, ...]:
     """Empty for what has no finite effect in every layer."""
-    if example is None:
+    held = example.value
+    if held is None:
         return ()
-    row = [float("nan") if effect is None else float(effect) for effect in example]
-    return tuple(row) if torch.tensor(row, dtype=torch.float64).isfinite().all() else ()
+    row = _plain(held) if isinstance(held, Tensor) else [_plain(one) for one in held] if type(held) is list else held
+    if not isinstance(row, list) or not all(one is None or type(one) in (int, float) for one in row):
+        example.fail("a list of numbers, one for each layer")
+    effects = [math.nan if one is None else one for one in row]
+    return tuple(float(one) for one in effects) if all(abs(one) <= sys.float_info.max for one in effects) else ()
 
 
-def _steered(value: dict[str, Any]) -> Steered:
+def _plain(held: Any) -> Any:
+    return held.tolist() if isinstance(held, Tensor) else held
+
+
+def _steered(examples: dict[str, list[Field]]) -> Steered:
     return Steered(
         {
             label: {
-                weight: tuple(_answer(example[name], "response", "annotated_response") for example in examples)
+                weight: tuple(_answer(example[name], "response", "annotated_response") for example in own)
                 for name, weight in WEIGHTS.items()
             }
-            for label, examples in value.items()
+            for label, own in examples.items()
         }
     )
 
 
-def _answer(item: dict[str, Any], text: str, annotated: str) -> Answer:
+def _answer(item: Field, text: str, annotated: str) -> Answer:
     """An annotator that gave up left None."""
-    if not isinstance(item[text], str) or not isinstance(item[annotated], str | None):
-        raise TypeError(f"{text!r} or {annotated!r} is no text")
-    return Answer(item[text], item[annotated] or "")
+    whole, labelled = item[text].text(), item[annotated]
+    return Answer(whole, "" if labelled.value is None else labelled.text())
 
 
-def _question(message: Any) -> str:
+def _question(message: Field) -> str:
     """The words of a message: text, {"role", "content"}, or a list that ends in one."""
-    message = message[-1] if isinstance(message, list) else message
-    content = message["content"] if isinstance(message, dict) else message
-    if not isinstance(content, str):
-        raise TypeError("'original_message' has no text")
-    return content
+    if isinstance(message.value, list) and message.value:
+        message = message.items()[-1]
+    return (message["content"] if isinstance(message.value, dict) else message).text()
 
 
 def records_of(
@@ -187,7 +209,7 @@ def records_of(
     """
     reader, made, seen = Reader.of(template, tokenizer), [], Counter()
     for row, answer in enumerate(answers):
-        asked, response = split(answer.text, template)
+        asked, response = split(answer.text, template, questions[row] if questions else None)
         question = questions[row] if questions else asked
         digest = hashlib.sha256(question.encode("utf-8", "backslashreplace")).hexdigest()[:12]
         id = f"{dataset}-upstream-{digest if question else row}"
@@ -195,6 +217,7 @@ def records_of(
         prompt_ids = reader.encode(prompt)
         found = read(prompt_ids, token_ids, reader.marks, len(token_ids), "length")
         ended = found.status in ("closed", "empty", "no_think") and len(token_ids) < MAX_TOKENS
+        ended = ended and tokenizer.eos_token_id is not None
         token_ids += [tokenizer.eos_token_id] * ended
         record = Record(
             id=id,
@@ -220,14 +243,19 @@ def records_of(
     return made
 
 
-def split(text: str, template: Template) -> tuple[str, str]:
-    """The question and the response of a decoded conversation.
+def split(text: str, template: Template, question: str | None = None) -> tuple[str, str]:
+    """The question and the response of a decoded conversation, which begins with the prompt of `question` if that is
+    told and no special token was skipped.
 
-    Where the mark between them was a special token, and so was skipped, the response begins with the thinking; without
-    thinking all is response.
+    Where the mark between them was a special token, and so was skipped, the response begins with the thinking, whose
+    opening delimiter may be the prompt's; without thinking, or without such a mark (base models), all is response.
     """
-    asked, mark, response = text.partition(template.after)
+    if question is not None and text.startswith(prompt := template.prompt(question)):
+        return question, text.removeprefix(prompt)
+    before, mark, response = text.partition(template.after) if template.after else (text, "", "")
     if not mark:
         begin = text.find(template.open)
-        asked, response = (text[:begin], text[begin:]) if begin >= 0 else ("", text)
-    return asked.rpartition(template.before)[2].strip(), response
+        before, response = (text[:begin], text[begin:]) if begin >= 0 else ("", text)
+        if begin >= 0 and opens(template):
+            response = response.removeprefix(template.open).removeprefix("\n")
+    return (before.rpartition(template.before)[2] if template.before else before).strip(), response
