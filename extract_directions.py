@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from thinksteer import cli, model_files, models, store
-from thinksteer.activations import class_means, count_labels, read_at
-from thinksteer.directions import contrast, cosine, pooled_mean, rescaled
 from thinksteer.figures import direction_figure
 from thinksteer.lengths import rule_text
 from thinksteer.methods import METHODS, family
@@ -119,6 +117,9 @@ def extract(
     about: dict[str, str],
 ) -> None:
     """Write the directions of methods that read alike."""
+    from thinksteer.activations import class_means, count_labels, read_at
+    from thinksteer.directions import contrast, cosine, pooled_mean, rescaled
+
     rates = [store.reroll_rates(path) for path in rerolls(args, ref, methods[0].name)]
     kept = {span for span, rate in rates[0].items() if rate >= args.min_reroll_rate} if rates else None
     passages = load_passages(args, ref, methods, methods[0].rule(args, ref.quantile), kept)

@@ -14,13 +14,13 @@ from 0; entry i of `hidden_states`, by which some papers number, is the output o
 hidden_states). A penalty is a control without a direction: its weight is added to the logits of some words' tokens.
 """
 
+from __future__ import annotations
+
 import argparse
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from thinksteer import cli, interventions, models, store
 from thinksteer.figures import length_histogram
@@ -31,6 +31,9 @@ from thinksteer.stage import Generator, load_problems
 from thinksteer.sweep import Point, by_layer, change_of, curves, place, points_of, with_accuracy
 from thinksteer.sweep_figures import layerwise_figure, steering_figure, tokens_figure
 from thinksteer.tables import shown
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def parse_args() -> argparse.Namespace:

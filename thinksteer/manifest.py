@@ -16,8 +16,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from thinksteer.files import alone, lock_path, read_json, sha256, write_json
 from thinksteer.journal import record_files
 from thinksteer.lines import cut
@@ -243,7 +241,8 @@ def _git_revision() -> str | None:
 
 def _device() -> str:
     # Only asked if this process used CUDA: asking would start it, and engines that fork would fail.
-    return torch.cuda.get_device_name() if torch.cuda.is_initialized() else "cpu"
+    torch = sys.modules.get("torch")
+    return torch.cuda.get_device_name() if torch and torch.cuda.is_initialized() else "cpu"
 
 
 def _now() -> str:
