@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from thinksteer import card, cli, model_files, models, store
-from thinksteer.bake import bake
 from thinksteer.methods import METHODS
 from thinksteer.records import EVERYWHERE, Edit, InputError
 
@@ -80,6 +79,8 @@ def default_name(key: str, weights: dict[str, float], layers: list[int] | None) 
 
 def export(source: Path, target: Path, edits: list[Edit], about: dict[str, Any]) -> None:
     """Write the steered checkpoint; steering.json says which directions are in it, at which weights."""
+    from thinksteer.bake import bake
+
     baked = bake(store.read_json(source / "config.json"), store.checkpoint_tensors(source), edits)
     with store.atomic_folder(target) as folder:
         store.rewrite_checkpoint(source, folder, baked.changed, baked.added)

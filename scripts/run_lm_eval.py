@@ -11,20 +11,22 @@ Steering acts at every position that lm-eval feeds, examples and padding too. Ne
 leave out: pip install 'lm-eval[hf]==0.4.13'
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from thinksteer import cli, interventions, model_files, models, store
 from thinksteer.methods import METHODS
 from thinksteer.methods.method import Method
 from thinksteer.models import ModelRef
 from thinksteer.records import EVERYWHERE, Edit, InputError
-from thinksteer.steering import applied
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PACKAGE = "lm-eval[hf]==0.4.13"
 KEPT = ("results", "groups", "group_subtasks", "versions", "n-shot", "n-samples", "higher_is_better", "samples")
@@ -141,6 +143,8 @@ def measure(args: argparse.Namespace, ref: ModelRef, manager: Any, edits: dict[f
     model = models.load_model(ref, args.device, args.dtype, args.trust_remote_code, args.mean_recurrence)
     asked = harness(model, tokenizer, args.batch_size)
     runs = store.read_json(path) if path.exists() else []
+    from thinksteer.steering import applied
+
     for weight in list(edits)[len(runs) :]:
         print(f"weight {weight:g}")
         with applied(model, edits[weight]):

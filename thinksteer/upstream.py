@@ -19,8 +19,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from thinksteer.lengths import LengthRule, rule_text
 from thinksteer.records import InputError, Record, Status
 from thinksteer.store import (
@@ -142,9 +140,11 @@ def _direction(match: re.Match[str], name: str, data: bytes, root: Path) -> Path
     """
     control = f"thinking_length_{match['site']}"
     path = direction_path(root, match["model"], control)
+    from torch import Tensor
+
     tensor = load_torch(data, name)
-    if not isinstance(tensor, torch.Tensor) or tensor.ndim != 3 or tensor.shape[1] != 1:
-        found = list(tensor.shape) if isinstance(tensor, torch.Tensor) else type(tensor).__name__
+    if not isinstance(tensor, Tensor) or tensor.ndim != 3 or tensor.shape[1] != 1:
+        found = list(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
         raise InputError(f"{name} holds {found}, not a tensor [num_layers, 1, hidden_size]")
     metadata = {
         "method": control,

@@ -16,20 +16,18 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
 from thinksteer.annotation import Annotation, annotate
-from thinksteer.directions import rescaled
 from thinksteer.methods.behaviours import OVERALL
 from thinksteer.records import InputError, Record
 from thinksteer.store import load_torch
 from thinksteer.thinking import Reader, Template, read
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
 MAX_TOKENS = 1000
@@ -46,6 +44,8 @@ class MeanVectors:
 
     def direction(self, label: str, unscaled: bool = False) -> Tensor:
         """The label's mean minus the overall one, in each layer as long as the overall mean unless `unscaled`."""
+        from thinksteer.directions import rescaled
+
         difference = self.means[label] - self.means[OVERALL]
         return difference if unscaled else rescaled(difference, self.means[OVERALL])
 
@@ -118,10 +118,12 @@ def _read(value: Any) -> MeanVectors | LayerEffects | Responses | Steered:
 
 
 def _mean_vectors(value: dict[str, Any]) -> MeanVectors:
+    from torch import Tensor
+
     means = {label: one["mean"] for label, one in value.items()}
     shape = means[OVERALL].shape  # KeyError: 'overall'
     for label, mean in means.items():
-        if not isinstance(mean, Tensor) or mean.ndim != 2 or mean.shape != shape or not torch.isfinite(mean).all():
+        if not isinstance(mean, Tensor) or mean.ndim != 2 or mean.shape != shape or not mean.isfinite().all():
             found = list(mean.shape) if isinstance(mean, Tensor) else type(mean).__name__
             raise ValueError(f"the mean of {label!r} is {found}, not finite [layers, hidden size] as {list(shape)}")
     counts = {label: int(one["count"]) for label, one in value.items()}
@@ -143,7 +145,7 @@ def _floats(example: Any) -> tuple[float, ...]:
     if example is None:
         return ()
     row = [float("nan") if effect is None else float(effect) for effect in example]
-    return tuple(row) if torch.tensor(row, dtype=torch.float64).isfinite().all() else ()
+    return tuple(row) if all(map(isfinite, row)) else ()
 
 
 def _steered(value: dict[str, Any]) -> Steered:
