@@ -179,7 +179,7 @@ def _header(source: Path, file: str) -> dict[str, _Entry]:
 def _entry(file: str, data_start: int, value: Mapping[str, Any]) -> _Entry:
     start, end = value["data_offsets"]
     entry = _Entry(file, value["dtype"], tuple(value["shape"]), data_start + start, data_start + end)
-    if entry.dtype in FLOATS and end - start != math.prod(entry.shape) * FLOATS[entry.dtype].itemsize:
+    if entry.dtype in FLOATS and end - start != math.prod(entry.shape) * _dtype(entry).itemsize:
         raise ValueError("shape and bytes disagree")
     return entry
 

@@ -1,7 +1,10 @@
 """Values of command-line flags, checked."""
 
 import argparse
+import json
 import math
+from contextlib import suppress
+from typing import Any
 
 
 def positive_int(text: str) -> int:
@@ -44,6 +47,16 @@ def shard(text: str) -> tuple[int, int]:
     if int(index) >= int(count):
         raise argparse.ArgumentTypeError(f"{text!r}: I counts from 0 and stays below N")
     return int(index), int(count)
+
+
+def setting(text: str) -> tuple[str, Any]:
+    """ "key=value" -> (key, value): a value of JSON, True or False, or text."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form KEY=VALUE")
+    with suppress(ValueError):
+        return key, json.loads(value.lower() if value in ("True", "False") else value)
+    return key, value
 
 
 def _int(text: str, least: int) -> int:
