@@ -28,7 +28,7 @@ from thinksteer.methods import METHODS, PENALTIES
 from thinksteer.methods.method import Method
 from thinksteer.records import EVERYWHERE, InputError, LogitBias, Problem, Record
 from thinksteer.stage import Generator, load_problems
-from thinksteer.sweep import Point, by_layer, change_of, curves, place, points_of, with_accuracy
+from thinksteer.sweep import Point, by_layer, change_of, curves, place, points_of, unequal, with_accuracy
 from thinksteer.sweep_figures import layerwise_figure, steering_figure, tokens_figure
 from thinksteer.tables import shown
 
@@ -199,6 +199,11 @@ def write_summary(path: Path, finished: list[Path], about: dict[str, Any]) -> No
     for point in points:
         print(described(point))
     print(f"{path}: {len(points)} settings; changes are from weight 0, on the same questions")
+    if unequal(points):
+        counts = sorted(point["n_responses"] for point in points)
+        print(
+            f"  settings have other questions or samples ({counts[0]} to {counts[-1]} responses): compare changes only"
+        )
 
 
 def described(point: Point) -> str:
