@@ -8,6 +8,8 @@ Reads   heads/<model>/<control>.json, directions/<model>/<control>.safetensors, 
 Writes  models/<name>/: the checkpoint with only the chosen columns of `o_proj` changed, edit.json, a model card
 """
 
+from __future__ import annotations
+
 import argparse
 import random
 from collections import defaultdict
@@ -15,19 +17,16 @@ from dataclasses import replace
 from functools import partial
 from math import isfinite
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from thinksteer import card, cli, model_files, models, store
-from thinksteer.directions import random_like
-from thinksteer.localize import top_heads
 from thinksteer.models import EDITED, ModelRef
 from thinksteer.published import published_heads
 from thinksteer.records import InputError
-from thinksteer.steering import head_norms, project_out
 from thinksteer.tokenizer_files import keep_ids
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Heads = list[tuple[int, int]]
 
@@ -70,6 +69,8 @@ def main() -> None:
     if args.control_heads == "random":
         heads = random_heads(heads, model_files.head_grid(source), args.seed)
     if args.control_direction == "random":
+        from thinksteer.directions import random_like
+
         direction = random_like(direction, args.seed)
 
     keys = ("model", "control", "heads", "intervention_weight", "control_heads", "control_direction", "seed")
@@ -102,6 +103,10 @@ def choose_heads(args: argparse.Namespace, ref: ModelRef, heads_file: Path) -> H
 
 def found_heads(heads_file: Path, count: int | None) -> Heads:
     """Those that stage 4 chose, or so many by its scores."""
+    import torch
+
+    from thinksteer.localize import top_heads
+
     found = store.read_json(heads_file, "heads", "scores")
     try:
         ranked = [(int(head["layer"]), int(head["head"])) for head in found["heads"]]
@@ -125,6 +130,8 @@ def random_heads(heads: Heads, grid: tuple[int, int], seed: int) -> Heads:
 
 def edit(ref: ModelRef, target: Path, heads: Heads, direction: Tensor, weight: float, about: dict[str, Any]) -> None:
     """Write the edited checkpoint of the model in a folder; edit.json has each head's norm before and after."""
+    from thinksteer.steering import head_norms, project_out
+
     source = Path(ref.location)
     num_layers, num_heads = model_files.head_grid(source)
     of_layer: dict[int, list[int]] = defaultdict(list)

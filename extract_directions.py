@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from thinksteer import cli, model_files, models, store
-from thinksteer.activations import class_means, count_labels, read_at
-from thinksteer.directions import contrast, cosine, pooled_mean, rescaled
 from thinksteer.figures import direction_figure
 from thinksteer.lengths import rule_text
 from thinksteer.methods import METHODS, family
@@ -128,6 +126,9 @@ def extract(
     about: dict[str, str],
 ) -> None:
     """Write the directions of methods that read the same positions."""
+    from thinksteer.activations import class_means, count_labels, read_at
+    from thinksteer.directions import contrast, cosine, pooled_mean, rescaled
+
     spans = read_at(passages, methods[0].reading)
     counts = count_labels(spans)
     sites = list(dict.fromkeys(method.reading.site for method in methods))

@@ -14,10 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from thinksteer import cli, model_files, models, store
-from thinksteer.activations import read_at
 from thinksteer.figures import head_heatmap
 from thinksteer.lengths import Rule, read_rule
-from thinksteer.localize import head_scores, overlap_at_k, top_heads
 from thinksteer.methods import METHODS
 from thinksteer.published import published_heads
 from thinksteer.records import InputError
@@ -57,6 +55,9 @@ def main() -> None:
 
     with store.run(path, settings, [responses, source, *model_files.fingerprint(ref)], args.overwrite) as run:
         if not run.finished:
+            from thinksteer.activations import read_at
+            from thinksteer.localize import head_scores, top_heads
+
             direction, about = store.read_direction(source), store.read_safetensors(source)[1]
             method, rule = METHODS[args.control], rule_of(source, about)
             passages = read_at(load_passages(args, ref, [method], rule), method.reading)
@@ -76,6 +77,8 @@ def main() -> None:
     for head in found["heads"]:
         print(f"  layer {head['layer']:2d} head {head['head']:2d}  {head['score']:+.4f}")
     if upstream:
+        from thinksteer.localize import overlap_at_k
+
         chosen = [(head["layer"], head["head"]) for head in found["heads"]]
         k = min(len(chosen), len(upstream))
         print(f"  overlap with upstream's first {k}: {overlap_at_k(chosen, upstream, k):.0%}")

@@ -14,13 +14,13 @@ from 0; entry i of `hidden_states`, by which some papers number, is the output o
 hidden_states). A penalty is a control without a direction: its weight is added to the logits of some words' tokens.
 """
 
+from __future__ import annotations
+
 import argparse
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from thinksteer import cli, interventions, models, store
 from thinksteer.analysis import oddities
@@ -29,9 +29,12 @@ from thinksteer.methods import METHODS, PENALTIES
 from thinksteer.methods.method import Method
 from thinksteer.records import EVERYWHERE, InputError, LogitBias, Problem, Record
 from thinksteer.stage import Generator, load_problems
-from thinksteer.sweep import Point, by_layer, change_of, curves, place, points_of, with_accuracy
+from thinksteer.sweep import Point, by_layer, change_of, curves, place, points_of, unequal, with_accuracy
 from thinksteer.sweep_figures import layerwise_figure, steering_figure, tokens_figure
 from thinksteer.tables import shown
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def parse_args() -> argparse.Namespace:
@@ -200,6 +203,11 @@ def write_summary(path: Path, finished: list[Path], about: dict[str, Any], think
         for line in oddities(point, point["max_length"]):
             print(f"    note: {line}")
     print(f"{path}: {len(points)} settings; changes are from weight 0, on the same questions")
+    if unequal(points):
+        counts = sorted(point["n_responses"] for point in points)
+        print(
+            f"  settings have other questions or samples ({counts[0]} to {counts[-1]} responses): compare changes only"
+        )
 
 
 def described(point: Point) -> str:

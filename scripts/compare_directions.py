@@ -14,22 +14,21 @@ Writes  directions/<model>/cosines.json and .png: all cosines, the tokens, the h
         directions/<model>/cosines_tokens.png: the largest cosine with a token by layer, beside random directions
 """
 
+from __future__ import annotations
+
 import argparse
 import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
 from thinksteer import cli, model_files, models, store
 from thinksteer.direction_figures import Chance, Nearness, nearness_figure, similarity_figure
-from thinksteer.directions import cosines, nearest, random_like
 from thinksteer.models import ModelRef
 from thinksteer.records import InputError
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
 MATRICES = {"embedding": "model.embed_tokens.weight", "unembedding": "lm_head.weight"}
@@ -96,6 +95,10 @@ def read_directions(args: argparse.Namespace, ref: ModelRef, shape: tuple[int, i
 
 def compare(args: argparse.Namespace, ref: ModelRef, directions: dict[str, Tensor], tied: bool, path: Path) -> None:
     """Write the figures and, last, all cosines."""
+    import torch
+
+    from thinksteer.directions import cosines, nearest, random_like
+
     vectors = torch.stack(list(directions.values()))  # [N, L, D]
     pairs, place = cosines(vectors, vectors), model_files.folder(ref)
     tied = tied or MATRICES["unembedding"] not in store.checkpoint_tensors(place)
@@ -130,10 +133,14 @@ def largest_cosine(layer: dict[str, Any]) -> float:
 
 
 def nearest_tokens(
-    directions: dict[str, Tensor], rows: Tensor, count: int, tokenizer: "PreTrainedTokenizerBase"
+    directions: dict[str, Tensor], rows: Tensor, count: int, tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, list[dict[str, Any]]]:
     """By direction, for each layer: the tokens with the largest cosines, and those with the most negative ones; none
     where it has no vector."""
+    import torch
+
+    from thinksteer.directions import nearest
+
     places = [(name, layer) for name, one in directions.items() for layer, row in enumerate(one) if row.any()]
     flat = torch.stack([directions[name][layer] for name, layer in places])
     values, ids = (one.view(2, len(places), -1) for one in nearest(torch.cat([flat, -flat]), rows, count))

@@ -17,8 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from thinksteer import baked_check, card, cli, model_files, models, store
-from thinksteer.bake import bake
+from thinksteer import card, cli, model_files, models, store
 from thinksteer.methods import METHODS
 from thinksteer.models import ModelRef
 from thinksteer.records import EVERYWHERE, Edit, InputError
@@ -89,6 +88,9 @@ def export(ref: ModelRef, target: Path, edits: list[Edit], about: dict[str, Any]
 
     InputError: it cannot be made, or does not compute what steering at run time does.
     """
+    from thinksteer import baked_check
+    from thinksteer.bake import bake
+
     source = Path(ref.location)
     baked = bake(store.read_json(source / "config.json"), store.checkpoint_tensors(source), edits)
     with store.atomic_folder(target) as folder:

@@ -13,12 +13,12 @@ steer at every position, where the method may ask for some only. GGUF and SEAL's
 adds or ablates (--operation amplify --direction_weight -1) at any --site.
 """
 
+from __future__ import annotations
+
 import argparse
 from dataclasses import replace
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from thinksteer import cli, interventions, model_files, models, store
 from thinksteer.exchange import (
@@ -35,6 +35,9 @@ from thinksteer.exchange import (
 from thinksteer.methods import METHODS
 from thinksteer.methods.method import Method
 from thinksteer.records import EVERYWHERE, Edit, InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def parse_args() -> argparse.Namespace:
@@ -95,7 +98,7 @@ def edits_of(source: Path, args: argparse.Namespace) -> list[Edit]:
     vectors = interventions.read_vectors(source, method, args)
     layers = chosen_layers(source, vectors, method, args)
     weighted = args.direction_weight * vectors[layers]
-    if not all(row.any() and torch.isfinite(row).all() for row in weighted):
+    if not all(row.any() and row.isfinite().all() for row in weighted):
         raise InputError(f"--direction_weight {args.direction_weight:g} makes {source} zero, or too large for float32")
     return method.edits(vectors, layers, args.direction_weight, EVERYWHERE)
 

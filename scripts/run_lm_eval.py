@@ -2,6 +2,8 @@
 
     python -m scripts.run_lm_eval --tasks mmlu_pro piqa --control reasoning_memory --direction_weight -0.1 0 0.1
     python -m scripts.run_lm_eval --model ThinkEdit-tiny-reasoner --tasks my_task --include_path my_tasks
+    python -m scripts.run_lm_eval --model qwen3-8b --tasks gsm8k --apply_chat_template --think_end_token '</think>' \\
+        --gen_kwargs max_gen_toks=16384 temperature=0.6 top_p=0.95 --chat_template_args enable_thinking=true
 
 Reads   directions/<model>/<control>.safetensors where a control is given; the tasks' data, as lm-eval does
 Writes  lm_eval/<model>/<tasks>[.<control>...].json: for each weight lm-eval's results and standard errors, the tasks'
@@ -11,22 +13,26 @@ Steering acts at every position that lm-eval feeds, examples and padding too. Ne
 leave out: pip install 'lm-eval[hf]==0.4.13'
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from thinksteer import cli, interventions, model_files, models, store
 from thinksteer.methods import METHODS
 from thinksteer.methods.method import Method
 from thinksteer.models import ModelRef
 from thinksteer.records import EVERYWHERE, Edit, InputError
-from thinksteer.steering import applied
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PACKAGE = "lm-eval[hf]==0.4.13"
+THINKING = ("think_end_token", "chat_template_args")
+LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")  # one thing by lm-eval's names
 KEPT = ("results", "groups", "group_subtasks", "versions", "n-shot", "n-samples", "higher_is_better", "samples")
 
 
@@ -39,6 +45,23 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--limit", type=cli.positive_int, help="questions of each task (default: all)")
     parser.add_argument("--num_fewshot", type=cli.natural_int, help="examples in the prompt (default: the task's)")
     parser.add_argument("--apply_chat_template", action="store_true", help="ask as the tokenizer's chat template does")
+    parser.add_argument(
+        "--chat_template_args",
+        nargs="+",
+        type=cli.setting,
+        default=[],
+        metavar="KEY=VALUE",
+        help="for the chat template, such as enable_thinking=true",
+    )
+    parser.add_argument("--think_end_token", help="answers begin behind it (default: the thinking is judged too)")
+    parser.add_argument(
+        "--gen_kwargs",
+        nargs="+",
+        type=cli.setting,
+        default=[],
+        metavar="KEY=VALUE",
+        help="how answers are generated, such as max_gen_toks=16384 temperature=0.6 (default: the task's settings)",
+    )
     parser.add_argument("--batch_size", type=cli.positive_int, default=8, help="default: %(default)s")
     parser.add_argument("--log_samples", action="store_true", help="write every question and answer too")
     parser.add_argument("--name", help="of the file to write (default: of the tasks and the control)")
@@ -69,7 +92,34 @@ def parse_args() -> argparse.Namespace:
         parser.error("argument --tasks: one of the names is empty")
     if args.include_path and not args.include_path.is_dir():
         parser.error(f"argument --include_path: {args.include_path} is no folder")
+    for flag in ("gen_kwargs", "chat_template_args"):
+        pairs = getattr(args, flag)
+        setattr(args, flag, dict(pairs))
+        if len(getattr(args, flag)) < len(pairs):
+            parser.error(f"argument --{flag}: a key is given twice")
+    if args.chat_template_args and not args.apply_chat_template:
+        parser.error("--chat_template_args goes with --apply_chat_template")
+    try:
+        args.gen_kwargs = generation(args.gen_kwargs)
+    except ValueError as error:
+        parser.error(f"argument --gen_kwargs: {error}")
     return args
+
+
+def generation(asked: dict[str, Any]) -> dict[str, Any]:
+    """The settings so that they overrule any task's: lm-eval would take a task's `max_gen_toks` before another name for
+    it, and a task's greedy `do_sample` before a temperature. ValueError: a value is of the wrong kind."""
+    lengths = [asked[name] for name in LENGTHS if name in asked]
+    made = {name: value for name, value in asked.items() if name not in LENGTHS}
+    if lengths:
+        if len(lengths) > 1 or type(lengths[0]) is not int or lengths[0] < 1:
+            raise ValueError("give one max_gen_toks, a whole number above 0")
+        made["max_gen_toks"] = lengths[0]
+    if "temperature" in asked:
+        if type(asked["temperature"]) not in (int, float) or asked["temperature"] < 0:
+            raise ValueError(f"temperature={asked['temperature']} is no number from 0 on")
+        made = {"do_sample": asked["temperature"] > 0} | made
+    return made
 
 
 def main() -> None:
@@ -97,6 +147,7 @@ def settings(args: argparse.Namespace, ref: ModelRef, weights: list[float]) -> d
     names = ("tasks", "include_path", "limit", "num_fewshot", "apply_chat_template", "batch_size", "log_samples")
     own = {name: getattr(args, name) for name in (*names, "dtype", "mean_recurrence", "control", "layer")}
     steering = args.control and interventions.named(args.direction or args.control, args)
+    own |= {name: value for name in ("gen_kwargs", *THINKING) if (value := getattr(args, name))}
     return {"model": ref.key, "source": ref.source, "weights": weights, "steering": steering} | own
 
 
@@ -133,13 +184,21 @@ def edits_for(args: argparse.Namespace, method: Method | None, vectors: Tensor |
 def measure(args: argparse.Namespace, ref: ModelRef, manager: Any, edits: dict[float, list[Edit]], path: Path) -> None:
     """Run lm-eval's tasks under the edits of each weight; what an interrupted run has written is kept."""
     from thinksteer.lm_harness import harness
+    from thinksteer.steering import applied
 
     tokenizer = models.load_tokenizer(ref, args.trust_remote_code)
     if args.apply_chat_template and not tokenizer.chat_template:
         raise InputError(f"--apply_chat_template: the tokenizer of {ref.location} has no chat template")
-    check_tasks(manager, args.tasks)
+    unused = [key for key in args.chat_template_args if key not in str(tokenizer.chat_template)]
+    if unused:
+        raise InputError(f"--chat_template_args: the chat template of {ref.location} does not use {unused[0]}")
+    check_generation(check_tasks(manager, args.tasks), args.gen_kwargs)
     model = models.load_model(ref, args.device, args.dtype, args.trust_remote_code, args.mean_recurrence)
-    asked = harness(model, tokenizer, args.batch_size)
+    asked = harness(model, tokenizer, args.batch_size, **{name: getattr(args, name) for name in THINKING})
+    if (longest := args.gen_kwargs.get("max_gen_toks", 0)) >= asked.max_length:
+        raise InputError(
+            f"--gen_kwargs max_gen_toks={longest}: a prompt and its answer have {asked.max_length} tokens in {ref.key}"
+        )
     runs = store.read_json(path) if path.exists() else []
     for weight in list(edits)[len(runs) :]:
         print(f"weight {weight:g}")
@@ -155,8 +214,11 @@ def task_manager(include_path: Path | None) -> Any:
     return TaskManager(include_path=include_path)
 
 
-def check_tasks(manager: Any, names: list[str]) -> None:
-    """InputError: lm-eval has no such task, cannot load its data, or would run programs that the model writes."""
+def check_tasks(manager: Any, names: list[str]) -> dict[str, Any]:
+    """The tasks, those of groups too, by name.
+
+    InputError: lm-eval has no such task, cannot load its data, or would run programs that the model writes.
+    """
     for name in names:
         if name not in manager.task_index:
             raise InputError(f"--tasks {name}: lm-eval has no such task; --include_path adds a folder of your own")
@@ -170,6 +232,27 @@ def check_tasks(manager: Any, names: list[str]) -> None:
     for name, task in tasks.items():
         if getattr(task, "UNSAFE_CODE", False):
             raise InputError(f"--tasks: {name} runs what the model writes, outside of any sandbox: leave it out")
+    return tasks
+
+
+def check_generation(tasks: dict[str, Any], asked: dict[str, Any]) -> None:
+    """Say which tasks would cut all answers at lm-eval's default. InputError: a setting that nothing reads."""
+    from transformers import GenerationConfig
+
+    known = {*vars(GenerationConfig()), "until", "max_gen_toks"}
+    if unknown := sorted(asked.keys() - known):
+        raise InputError(f"--gen_kwargs {unknown[0]}: neither lm-eval nor transformers has such a setting")
+    short = [
+        name
+        for name, task in tasks.items()
+        if task.OUTPUT_TYPE == "generate_until"
+        and not {*LENGTHS, "max_length"} & {**(task.config.generation_kwargs or {}), **asked}.keys()
+    ]
+    if short:
+        print(
+            f"{', '.join(short)}: every answer, thinking included, is cut at 256 tokens, lm-eval's default; "
+            "--gen_kwargs max_gen_toks=N gives more"
+        )
 
 
 def results(asked: Any, manager: Any, args: argparse.Namespace) -> dict[str, Any]:
@@ -184,6 +267,7 @@ def results(asked: Any, manager: Any, args: argparse.Namespace) -> dict[str, Any
         limit=args.limit,
         num_fewshot=args.num_fewshot,
         apply_chat_template=args.apply_chat_template,
+        gen_kwargs=args.gen_kwargs,
         log_samples=args.log_samples,
     )
     text = json.dumps({key: found[key] for key in KEPT if key in found}, default=handle_non_serializable)

@@ -11,21 +11,20 @@ Writes  states/<model>/<dataset>.<control>.safetensors, unless scripts.hidden_st
         with: steer_eval.py --control <control> --direction <control>.probe
 """
 
+from __future__ import annotations
+
 import argparse
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from thinksteer import cli, models, store
 from thinksteer.class_figures import View, separability_figure, states_figure
-from thinksteer.directions import stretched
 from thinksteer.methods import METHODS
 from thinksteer.methods.method import Method
 from thinksteer.records import InputError
@@ -41,6 +40,9 @@ from thinksteer.separability import (
     tsne,
 )
 from thinksteer.states import States, add_flags, make_states, read_states, settings
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 IN_A_ROW = 4
 
@@ -94,6 +96,8 @@ def main() -> None:
 def probe_of(states: States, method: Method) -> dict[str, Tensor]:
     """The tensors of a direction's file: along what the probe tells the sides apart, as long as the method's own
     direction of the same examples, so that a weight means as much."""
+    from thinksteer.directions import stretched
+
     labels = np.array(states.labels)
     found = probe_direction(states.read, leads_to(labels, method.terms))
     length = direction(states.read, labels, method.terms).norm(dim=-1)
@@ -124,6 +128,8 @@ def separate(args: argparse.Namespace, method: Method, states: States, probe: Te
 
 def angles(probe: Tensor, mean_difference: Tensor) -> list[float | None]:
     """The cosine of two directions `[L, D]` in each layer, None where one is zero."""
+    import torch
+
     pairs = zip(probe.double(), mean_difference, strict=True)
     return [torch.cosine_similarity(*pair, dim=0).item() if all(map(torch.any, pair)) else None for pair in pairs]
 

@@ -84,6 +84,31 @@ def test_a_finished_report_is_left_until_its_inputs_change(root: Path, monkeypat
     assert "other does not clearly differ from tiny-reasoner" in capsys.readouterr().out
 
 
+def test_an_evaluation_that_was_stopped_is_not_averaged(root: Path, monkeypatch):
+    """Its responses are those that ended first, the short ones."""
+    path = store.evaluation_path(root, "half", "arithmetic", "")
+    path.parent.mkdir(parents=True)
+    with (
+        pytest.raises(KeyboardInterrupt),
+        store.run(path, {"max_length": 500}, [], False),
+        store.RecordLog(path) as log,
+    ):
+        for one in evaluation(5, 20, 2):
+            log.append(one)
+        raise KeyboardInterrupt
+    with pytest.raises(InputError, match=r"half/arithmetic/default\.jsonl"):
+        analyze(monkeypatch, root)
+    analyze(monkeypatch, root, "--models", *NAMES)
+
+
+def test_other_numbers_of_samples_are_told_of_on_the_page_and_at_the_terminal(root: Path, monkeypatch, capsys):
+    save(root, "fewer", evaluation(9, 100, 1))
+    analyze(monkeypatch, root, "--models", "fewer", "--base", NAMES[0])
+    told = "not all models have the same responses (tiny-reasoner 200, fewer 100; 100 in all of them)"
+    assert told in capsys.readouterr().out
+    assert told in (store.reports_path(root) / "report.html").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(("flag", "value"), [("--models", "nobody"), ("--instruction", "Be brief.")])
 def test_what_was_not_evaluated_is_named(flag: str, value: str, root: Path, monkeypatch):
     with pytest.raises(InputError, match="nobody" if flag == "--models" else flag):

@@ -62,6 +62,42 @@ def test_models_evaluated_on_other_questions_are_named():
         differences(family(*members))
 
 
+def test_models_with_other_numbers_of_samples_are_compared_on_what_both_have():
+    """The base has four samples of each question, the edit two, of half of the questions and of some others."""
+    base = evaluation(0, 40, 4)
+    edited = [one for one in evaluation(1, 60, 2, gain=0.3) if int(one.id[1:]) >= 20]
+    made = family(Member("base", "base", base, 500), Member("edit", "edited", edited, 500))
+    both = [one for one in base if one.sample < 2 and int(one.id[1:]) >= 20]
+    same = [one for one in edited if int(one.id[1:]) < 40]
+    assert [(one.id, one.sample) for one in both] == [(one.id, one.sample) for one in same]
+    equal = family(Member("base", "base", both, 500), Member("edit", "edited", same, 500))
+
+    (found,), (wanted,) = differences(made), differences(equal)
+    assert (found.n, found.before, found.after) == (40, wanted.before, wanted.after)
+    assert (found.accuracy, found.p, found.length) == (wanted.accuracy, wanted.p, wanted.length)
+    before, after = summaries(made)
+    assert (before.metrics["n_responses"], after.metrics["n_responses"]) == (160, 80)
+    assert (before.n_in_all, after.n_in_all) == (40, 40)
+    for percent in (5, 10, 20):
+        pairs = [one and one.n for one in (before.matched[percent], after.matched[percent], found.matched[percent])]
+        assert len(set(pairs)) == 1  # the same pairs in every row
+    assert before.matched[20].n < before.shortest[20].n
+    assert found.held_out[20].n == found.matched[20].n  # the other one of two samples, in both models
+
+
+def test_held_out_samples_are_the_same_ones_in_both_models():
+    """Sample 1 of the base is always right; the edit lacks it, and is as right as the base on the samples of both."""
+    base = [
+        record(f"q{n:02d}", sample, length=10 + n + sample, correct=sample == 1)
+        for n in range(20)
+        for sample in range(3)
+    ]
+    edited = [one for one in base if one.sample != 1]
+    (found,) = differences(family(Member("base", "base", base, 99), Member("edit", "edited", edited, 99)))
+    assert found.held_out[20].value == 0
+    assert found.before == found.after
+
+
 def messy(seed: int) -> list[Record]:
     """Out of order, with responses missing, without thinking, cut, and to open questions."""
     rng = random.Random(seed)
@@ -108,8 +144,8 @@ def test_every_figure_equals_the_plain_loop_over_records():
             run = sorted((one.length, one.id) for one in base if one.sample == sample and one.length is not None)
             chosen += [(id, sample) for _, id in run[: len(run) * percent // 100]]
         picked = [pair for pair in pairs if (pair[0].id, pair[0].sample) in chosen]
-        again = [(following(base, one), following(edited, other)) for one, other in picked]
-        again = [pair for pair in again if None not in pair]
+        again = [(following([one for one, _ in pairs], before)) for before, _ in picked]
+        again = [(one, after[one.id, one.sample]) for one in again if one is not None]
         assert found.matched[percent].value == pytest.approx(change(picked, "verdict"))
         assert found.held_out[percent].value == pytest.approx(change(again, "verdict"))
         assert summary.matched_length[percent].value == pytest.approx(mean_of([other.length for _, other in picked]))

@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from scripts import export_vector, import_vector
-from thinksteer import exchange, models, store
+from thinksteer import models, store
 from thinksteer.exchange import (
     Vectors,
     added_rows,
@@ -399,7 +399,7 @@ def test_what_is_written_replaces_the_old_file_whole_or_not_at_all(tmp_path, mon
     def fail(self: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(exchange.gguf.GGUFWriter, "write_tensors_to_file", fail)
+    monkeypatch.setattr(gguf.GGUFWriter, "write_tensors_to_file", fail)
     with pytest.raises(OSError, match="disk full"):
         write_gguf(path, {1: -ROW}, {})
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]

@@ -38,6 +38,15 @@ def test_one_sample_warns_of_the_step_back_and_missing_controls_are_named():
     assert "No random control was evaluated" in text
 
 
+def test_other_numbers_of_samples_are_said_and_accuracies_are_of_the_shared_ones():
+    base, edited = evaluation(0, 300, 2), evaluation(1, 300, 1, gain=0.2)
+    made = Family("gsm8k", (Member("base", "base", base, 500), Member("edit", "edited", edited, 500)))
+    text, counts = headlines(summaries(made), differences(made))
+    right = [100 * sum(one.correct for one in run if one.sample == 0) / 300 for run in (edited, base)]
+    assert f"{right[0]:.1f} % against {right[1]:.1f} %, a change of {right[0] - right[1]:+.1f} points" in text
+    assert counts.startswith("gsm8k: not all models have the same responses (base 600, edit 300; 300 in all of them).")
+
+
 def test_without_an_edit_only_the_accuracy_is_said():
     alone = Family("gsm8k", (Member("base", "base", evaluation(0, 50, 1), 500),))
     (text,) = headlines(summaries(alone), differences(alone))

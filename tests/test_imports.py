@@ -1,6 +1,8 @@
 """The rooms of the house: which module may import which, read from the imports themselves."""
 
 import ast
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -13,6 +15,23 @@ MODULES = {
     for path in PACKAGE.rglob("*.py")
 }
 STAGES = sorted(ROOT.glob("*.py"))
+# Seconds to import, and hundreds of megabytes: no message about a flag or a file should wait for them.
+HEAVY = {
+    "torch",
+    "transformers",
+    "vllm",
+    "matplotlib",
+    "scipy",
+    "sklearn",
+    "datasets",
+    "sympy",
+    "openai",
+    "gguf",
+    "lm_eval",
+}
+# These measure, train or look into models, and tables that they share with their flags are made of tensors' code.
+HEAVY_SCRIPTS = {"benchmark", "check_engines", "control_vectors", "layer_effects", "train_tiny_reasoner"}
+LIGHT = [*STAGES, *(path for path in sorted((ROOT / "scripts").glob("*.py")) if path.stem not in HEAVY_SCRIPTS)]
 
 # The disk: paths, records, manifests, checkpoints, and what was published by others.
 DISK = {
@@ -108,14 +127,14 @@ def test_only_stages_use_their_command_line(module):
         (
             "matplotlib",
             {
-                "agreement_figures",
                 "attribution_figures",
                 "behaviour_figures",
-                "class_figures",
                 "confidence_figures",
-                "direction_figures",
                 "drawing",
                 "figures",
+                "level_figures",
+                "probe_figures",
+                "sweep_figures",
             },
         ),
         ("lm_eval", {"lm_harness"}),
@@ -144,3 +163,49 @@ def test_stages_and_engines_do_not_name_a_method_that_came_later():
     for path in [*STAGES, *(MODULES[one] for one in of_rooms({"engines", "stage", "steering", "generation", "sweep"}))]:
         text = path.read_text(encoding="utf-8").lower()
         assert not [name for name in later if name in text], path
+
+
+def imported(command: list[str], folder: Path) -> tuple[str, set[str]]:
+    """What a stage or script prints before it ends, and the heavy libraries it has imported by then."""
+    started = (
+        "import atexit, runpy, sys\n"
+        f"sys.path[0] = {str(ROOT)!r}\n"
+        f"atexit.register(lambda: print('IMPORTED', *({HEAVY!r} & sys.modules.keys())))\n"
+        f"sys.argv = {command!r}\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", started], capture_output=True, text=True, cwd=folder)
+    printed, _, names = done.stdout.rpartition("IMPORTED")
+    return done.stderr + printed, set(names.split())
+
+
+@pytest.mark.parametrize("path", LIGHT, ids=lambda path: path.stem)
+def test_flags_are_read_without_heavy_libraries(path, tmp_path):
+    said, heavy = imported([str(path), "--help"], tmp_path)
+    assert "usage:" in said
+    assert not heavy
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--engine", "nonsense"], "argument --engine: invalid choice"),
+        (["--model", "nonsense"], 'no model "nonsense"'),
+        (["--dataset", "nonsense"], "--dataset nonsense: no such data set"),
+        (["--dataset", "mine", "--data_file", "missing.jsonl"], "missing.jsonl: no such file"),
+        (["--n_questions", "3", "--shard", "3/4"], "there are only 3 questions to divide"),
+        (["--temperature", "-1"], "argument --temperature: -1 is below 0"),
+    ],
+)
+def test_simple_errors_are_said_without_heavy_libraries(flags, message, tmp_path):
+    said, heavy = imported([str(ROOT / "generate_responses.py"), *flags], tmp_path)
+    assert said.startswith("error: ")
+    assert message in said
+    assert not heavy
+
+
+@pytest.mark.parametrize("stage", ["extract_directions", "find_short_heads", "edit_weights", "analyze_results"])
+def test_missing_artifacts_are_said_without_heavy_libraries(stage, tmp_path):
+    said, heavy = imported([str(ROOT / f"{stage}.py")], tmp_path)
+    assert said.startswith("error: ")
+    assert not heavy

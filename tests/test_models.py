@@ -142,6 +142,15 @@ def test_a_folder_loads_as_float32_on_the_cpu_and_in_the_dtype_asked_for(tmp_pat
     assert load_tokenizer(ref).convert_tokens_to_ids("<think>") == 3
 
 
+def test_a_model_is_not_left_on_one_of_several_gpus_for_want_of_accelerate(tmp_path, checkpoint, monkeypatch):
+    ref = resolve(str(checkpoint), tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"4 GPUs.*pip install accelerate.*--device cuda"):
+        load_model(ref)
+
+
 def test_impossible_devices_and_dtypes_are_refused(tmp_path, checkpoint, monkeypatch):
     ref = resolve(str(checkpoint), tmp_path)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

@@ -58,4 +58,20 @@ def test_without_a_base_there_are_no_matched_and_no_difference_tables():
 
 def test_an_unknown_budget_is_an_empty_cell():
     table = by_name(tables(*compared(1, "gsm8k")))["responses"]
-    assert [row[4] for row in table.rows] == [500, None, 500]
+    assert [row[6] for row in table.rows] == [500, None, 500]
+
+
+def test_models_with_other_numbers_of_samples_are_named_and_counted():
+    members = (
+        Member("base", "base", evaluation(0, 60, 3), 500),
+        Member("edit", "edited", evaluation(1, 50, 2, gain=0.1), 500),
+    )
+    made = Family("gsm8k", members)
+    unequal = by_name(tables(summaries(made), differences(made)))
+    for name in ("accuracy_overall", "length_overall", "accuracy_shortest", "length_shortest"):
+        assert unequal[name].note.startswith("THE ROWS ARE NOT OF THE SAME RESPONSES")
+    assert [row[2:6] for row in unequal["responses"].rows] == [(180, 100, 60, 3), (100, 100, 50, 2)]
+    assert unequal["difference_overall"].rows[0][:5] == ("gsm8k", "edit", "edit", "base", 100)
+    assert unequal["accuracy_matched"].rows[0][-1] == unequal["accuracy_matched"].rows[1][-1]
+    equal = by_name(tables(*compared(2, "gsm8k")))
+    assert not any("NOT OF THE SAME" in table.note for table in equal.values())

@@ -150,6 +150,9 @@ ARGS = Namespace(
     trust_remote_code=False,
     mean_recurrence=None,
     layer=None,
+    gen_kwargs={},
+    think_end_token=None,
+    chat_template_args={},
 )
 
 
@@ -211,6 +214,108 @@ def test_the_edits_are_those_of_the_flags():
     one = parsed("--control", "backtracking")
     [edit] = run_lm_eval.edits_for(one, run_lm_eval.chosen_method(one), DIRECTION, 1.0)
     assert edit.layers == (4,) and edit.site == "block_out"  # the paper's layer
+
+
+@pytest.fixture
+def own(tmp_path) -> Path:
+    """A folder with a task that says nothing about lengths: its answers are what follows the thinking."""
+    (tmp_path / "questions.py").write_text((TASKS / "questions.py").read_text())
+    text = (TASKS / "arithmetic_boxed.yaml").read_text()
+    text = text.replace("  max_gen_toks: 200\n", "").replace(BOXED, "unlimited")
+    (tmp_path / "task.yaml").write_text(text)
+    return tmp_path
+
+
+def measured(folder: Path, *flags: object) -> dict[str, Any]:
+    """What the script finds for the task `unlimited` of a folder."""
+    flags = ("--tasks", "unlimited", "--limit", 2, "--log_samples", "--overwrite", *flags)
+    args = parsed(*flags)
+    ref = models.resolve("tiny-reasoner", folder)
+    manager = TaskManager(include_path=folder, include_defaults=False)
+    (folder / "found.json").unlink(missing_ok=True)
+    run_lm_eval.measure(args, ref, manager, {0.0: []}, folder / "found.json")
+    return store.read_json(folder / "found.json")[0]
+
+
+def texts(found: dict[str, Any]) -> list[str]:
+    return [one["resps"][0][0] for one in sorted(found["samples"]["unlimited"], key=lambda one: one["doc_id"])]
+
+
+def test_answers_that_would_be_cut_at_lm_evals_default_are_told_of_before(own, capsys):
+    measured(own)
+    said = capsys.readouterr().out
+    assert said.startswith("unlimited: every answer, thinking included, is cut at 256 tokens, lm-eval's default; --gen")
+    assert said.index("256") < said.index("weight 0")
+    for name in ("max_gen_toks", "max_new_tokens"):
+        short = texts(measured(own, "--gen_kwargs", f"{name}=7"))
+        assert "cut at 256" not in capsys.readouterr().out
+        tokenizer = models.load_tokenizer(models.resolve("tiny-reasoner", own))
+        assert all(len(tokenizer(text, add_special_tokens=False).input_ids) <= 7 for text in short)
+
+
+def test_settings_of_generation_and_thinking_reach_the_model(own):
+    plain, length = texts(measured(own)), ("--gen_kwargs", "max_gen_toks=250")
+    whole = texts(measured(own, *length))
+    assert whole == plain and all("</think>" in text for text in whole)
+    answers = texts(measured(own, "--think_end_token", "</think>", *length))
+    assert answers == [text.split("</think>")[-1].lstrip() for text in whole]
+    drawn = [texts(measured(own, *length, "temperature=1.5")) for _ in range(2)]
+    assert drawn[0] == drawn[1] != whole  # lm-eval's seeds
+    assert measured(own, *length, "temperature=0")["results"] == measured(own, *length)["results"]
+
+
+def test_arguments_of_the_chat_template_are_those_that_it_uses(own, monkeypatch):
+    asked = ("--apply_chat_template", "--gen_kwargs", "max_gen_toks=9")
+    with pytest.raises(InputError, match=r"chat template of \S+ does not use enable_thinking"):
+        measured(own, *asked, "--chat_template_args", "enable_thinking=false")
+
+    def load(*args: object) -> Any:
+        tokenizer = original(*args)
+        tokenizer.chat_template += "{{ '<think>' if enable_thinking else '</think>' }}"
+        return tokenizer
+
+    original = models.load_tokenizer
+    monkeypatch.setattr(models, "load_tokenizer", load)
+    for value, mark in (("true", "<think>"), ("False", "</think>")):
+        found = measured(own, *asked, "--chat_template_args", f"enable_thinking={value}")
+        prompts = [one["arguments"][0][0] for one in found["samples"]["unlimited"]]
+        assert all(prompt.endswith(f"<｜Assistant｜>{mark}") for prompt in prompts)
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--gen_kwargs", "max_gen_toks"], "'max_gen_toks' is not of the form KEY=VALUE"),
+        (["--gen_kwargs", "max_gen_toks=0"], "whole number above 0"),
+        (["--gen_kwargs", "max_gen_toks=1e3"], "whole number above 0"),
+        (["--gen_kwargs", "max_gen_toks=5", "max_new_tokens=6"], "give one max_gen_toks"),
+        (["--gen_kwargs", "top_p=0.5", "top_p=0.6"], "a key is given twice"),
+        (["--gen_kwargs", "temperature=hot"], "temperature=hot is no number"),
+        (["--chat_template_args", "enable_thinking=true"], "goes with --apply_chat_template"),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(flags, message, capsys):
+    with pytest.raises(SystemExit):
+        parsed(*flags)
+    assert message in capsys.readouterr().err
+
+
+def test_settings_that_nothing_reads_and_lengths_beyond_the_model_are_refused(own):
+    with pytest.raises(InputError, match="--gen_kwargs max_gen_tokens: neither lm-eval nor transformers"):
+        measured(own, "--gen_kwargs", "max_gen_tokens=9")
+    with pytest.raises(InputError, match="--gen_kwargs max_gen_toks=100000: a prompt and its answer have"):
+        measured(own, "--gen_kwargs", "max_gen_toks=100000")
+
+
+def test_settings_are_told_in_the_manifest_only_where_they_were_given(tmp_path):
+    ref = models.resolve("tiny-reasoner", tmp_path)
+    assert (
+        not {"gen_kwargs", "think_end_token", "chat_template_args"} & run_lm_eval.settings(parsed(), ref, [0.0]).keys()
+    )
+    args = parsed("--gen_kwargs", "max_new_tokens=9", "temperature=0.5", "--think_end_token", "</think>")
+    found = run_lm_eval.settings(args, ref, [0.0])
+    assert found["gen_kwargs"] == {"do_sample": True, "temperature": 0.5, "max_gen_toks": 9}
+    assert found["think_end_token"] == "</think>"
 
 
 def test_what_acts_at_some_tokens_only_is_refused():

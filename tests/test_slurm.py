@@ -79,7 +79,9 @@ def test_shellcheck_has_nothing_to_say():
 
 
 SBATCH = """
-import json, pathlib, sys
+import json, os, pathlib, sys
+if sys.argv[1:] == ["show", "config"]:
+    sys.exit(print(os.environ.get("CONFIG", "")))
 log = pathlib.Path(sys.argv[0]).parent.parent / "calls"
 with log.open("a") as file:
     print(json.dumps([pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]), file=file)
@@ -166,10 +168,43 @@ def test_a_chain_that_cannot_be_submitted_whole_is_taken_back(calls, tmp_path):
     assert calls()[-1] == ["scancel", *map(str, range(1, 9))]
 
 
-@pytest.mark.parametrize("flags", [["--modle", "m"], ["--model"], ["--n_samples", "2"], ["response:", "--seed", "1"]])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--modle", "m"],
+        ["--model"],
+        ["--n_samples", "2"],
+        ["response:", "--seed", "1"],
+        ["--n_shards", "0"],
+        ["--n_shards", "eight"],
+    ],
+)
 def test_what_cannot_be_understood_is_not_submitted(flags, calls, tmp_path):
     done = submit(*flags, PATH=f"{tmp_path / 'bin'}:{ENVIRONMENT['PATH']}", SITE_LOGS=str(tmp_path))
     assert done.returncode != 0 and flags[0] in done.stderr and not calls()
+
+
+@pytest.mark.parametrize(
+    ("limit", "allowed", "refused"),
+    [
+        ("MaxArraySize            = 5\nMaxJobCount = 10000", 5, "6 tasks of an array, this cluster has at most 5"),
+        ("MaxArraySize = 1001\nSchedulerParameters = bf_max=9,max_array_tasks=5", 5, r"at most 5 \(max_array_tasks\)"),
+        (
+            "MaxArraySize = 1001\nMaxJobCount             = 30",
+            5,
+            r"34 jobs, this cluster has at most 30 \(MaxJobCount\)",
+        ),
+    ],
+)
+def test_more_jobs_than_the_cluster_takes_are_refused_before_the_first(limit, allowed, refused, calls, tmp_path):
+    here = {"PATH": f"{tmp_path / 'bin'}:{ENVIRONMENT['PATH']}", "SITE_LOGS": str(tmp_path / "logs"), "CONFIG": limit}
+    for more in ([], ["--dry_run"]):
+        done = submit("--n_shards", allowed + 1, *more, **here)
+        assert done.returncode == 2 and done.stderr.count("\n") == 1 and not done.stdout
+        assert re.match(f"error: --n_shards {allowed + 1}: .*{refused}", done.stderr)
+    assert not calls() and not (tmp_path / "logs").exists()
+    assert submit("--n_shards", allowed, **here).returncode == 0
+    assert len(calls()) == 9
 
 
 @pytest.mark.parametrize(
@@ -399,6 +434,25 @@ def test_a_failing_stage_is_not_requeued_and_takes_what_waits_for_it_along(lab, 
     words = lab.call("bash", "-c", f"printf '%s\\0' {command}").split("\0")
     assert words[words.index("--instruction") + 1] == TEXT
     assert re.search("Restarts=0 .* ExitCode=2:0", lab.call("scontrol", "show", "job", "--oneliner", job))
+
+
+@needs_slurm
+@pytest.mark.parametrize(
+    ("shards", "site", "refused"),
+    [
+        (1002, {}, "at most 1001 (MaxArraySize): give fewer"),
+        (2, {"SITE_PARTITION": "nope"}, "invalid partition specified: nope"),
+        (2, {"SITE_MEM": "32G"}, "Memory specification can not be satisfied"),
+        (2, {"SITE_TIME_report": "tomorrow"}, "nothing is left of the 8 jobs before it"),
+    ],
+)
+def test_what_the_cluster_refuses_leaves_no_job(shards, site, refused, lab, tmp_path):
+    before = lab.jobs().keys()
+    done = submit("--artifacts", tmp_path, "--n_shards", shards, **lab.environment | site)
+    assert done.returncode != 0 and refused in done.stderr
+    lab.wait()
+    # One that is refused for its memory is kept as failed.
+    assert {state for job, (_, state) in lab.jobs().items() if job not in before} <= {"CANCELLED", "FAILED"}
 
 
 @needs_slurm

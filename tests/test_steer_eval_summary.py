@@ -58,6 +58,15 @@ def test_the_summary_says_what_changed_and_a_line_for_each_setting_does_too(fold
     assert "layer 3" in one and "[" not in zero
 
 
+def test_settings_with_other_numbers_of_responses_are_told_of(folder: Path, capsys):
+    summarise(folder)
+    assert "other questions" not in capsys.readouterr().out
+    save(folder.parents[3], (2.0, 3), STEERED[:50])
+    summarise(folder)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "  settings have other questions or samples (50 to 60 responses): compare changes only"
+
+
 def test_one_steered_layer_has_curves_and_lengths_but_none_against_the_layer(folder: Path):
     summarise(folder)
     assert {path.name for path in folder.glob("*.png")} == {"summary.png", "tokens.png", "lengths.png"}

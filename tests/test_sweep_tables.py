@@ -34,6 +34,16 @@ def test_a_row_per_setting_says_what_it_is_how_it_does_and_what_changed():
     assert zero["accuracy change"] is None and zero["token change"] is None
 
 
+def test_settings_of_other_questions_are_named_and_their_pairs_counted():
+    base, steered = evaluation(0, 60, 1), evaluation(1, 80, 1)[20:]  # as many responses, of other questions
+    table = made(base, steered)["m.d.steering"]
+    assert "NOT OF THE SAME RESPONSES" in table.note
+    zero, one = rows(table)
+    assert (zero["n"], one["n"], one["pairs"], one["accuracy change"].n) == (60, 60, 40, 40)
+    alike = made(base, evaluation(1, 60, 1))["m.d.steering"]
+    assert "NOT OF THE SAME" not in alike.note and "pairs" not in [column.title for column in alike.columns]
+
+
 def test_p_is_corrected_for_the_settings_of_its_own_control():
     base = evaluation(0, 60, 1)
     runs = {(layer, 1.0): (evaluation(layer + 1, 60, 1, gain=0.1 * layer), 300) for layer in range(3)}

@@ -2,10 +2,8 @@
 
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 from thinksteer.agreement import Agreement
-from thinksteer.drawing import save
+from thinksteer.drawing import blank, save
 
 
 def confusion_figure(agreement: Agreement, first: str, second: str, path: Path) -> None:
@@ -14,7 +12,7 @@ def confusion_figure(agreement: Agreement, first: str, second: str, path: Path) 
     totals = counts.sum(axis=1, keepdims=True)
     shares = 100 * counts / totals.clip(min=1)
     size = 0.85 * len(agreement.labels)
-    figure = Figure(figsize=(size + 3.6, size + 2.2), layout="constrained")
+    figure = blank(size + 3.6, size + 2.2)
     panel = figure.subplots()
     image = panel.imshow(shares, cmap="Blues", vmin=0, vmax=100)
     for row, column in zip(*counts.nonzero(), strict=True):

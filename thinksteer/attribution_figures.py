@@ -1,14 +1,17 @@
 """The figures of effects by layer: where a vector changes what comes next, and which estimates see the same."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
-
-from thinksteer.drawing import COLOURS, GREY, Style, frame, legend, save
+from thinksteer.drawing import COLOURS, GREY, Style, frame, legend, save, whole_numbers
 from thinksteer.intervals import Estimate
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 STYLES = {
     "kl": Style(COLOURS[0], "-", "o", "KL by patching"),
@@ -47,7 +50,7 @@ def effects_figure(found: Sequence[Curves], path: Path) -> None:
         for panel, label in ((above, "KL (nats)"), (below, "share of its largest")):
             panel.set_visible(True)
             panel.axvline(curves.strongest, color="#555555", linestyle=":", linewidth=1)
-            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+            whole_numbers(panel.xaxis)
             panel.set_ylim(bottom=0)
             if column == 0:
                 panel.set_ylabel(label)

@@ -1,15 +1,20 @@
 """The figures of behaviours: bars of negative, no and positive steering, curves against the weight, models, layers."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-
-from matplotlib.ticker import MaxNLocator
+from typing import TYPE_CHECKING
 
 from thinksteer.annotation import LABELS
 from thinksteer.behaviours import SECTIONS, TOKENS, Labelled, Measure, Run, level
-from thinksteer.drawing import COLOURS, GREY, Axes, Figure, Style, curve, frame, legend, save, series
+from thinksteer.drawing import COLOURS, GREY, Style, curve, frame, legend, save, series, whole_numbers
 from thinksteer.intervals import Estimate
 from thinksteer.steered import Sweep
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 WIDTH = 0.8  # of a group of bars
 
@@ -129,7 +134,7 @@ def layers_figure(label: str, means: Sequence[Estimate], strongest: int, path: P
     panel.plot(range(len(means)), [one.value for one in means], color=COLOURS[3], marker="^", markersize=4)
     panel.fill_between(range(len(means)), low, high, color=COLOURS[3], alpha=0.2, linewidth=0)
     panel.axvline(strongest, color="#555555", linestyle=":", linewidth=1)
-    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+    whole_numbers(panel.xaxis)
     panel.set_title(f"{label}: layer {strongest} (n = {means[0].n})", fontsize=10)
     panel.set(xlabel="layer", ylabel="upstream's formula (no divergence)")
     panel.set_ylim(bottom=0)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import rankdata
 
 from thinksteer.intervals import SEED, Estimate, Floats, estimates, mean, resamples
 from thinksteer.trajectories import Trajectory
@@ -188,6 +187,8 @@ def correlations(by_weight: Mapping[float, Sequence[Trajectory]], within: float 
     ids, weights, values = zip(*found, strict=True) if found else ((), (), ())
     if len(set(weights)) < 2 or len(set(values)) < 2:
         return None
+    from scipy.stats import rankdata
+
     ranked = rankdata(weights), rankdata(values)
     return {"pearson": _correlation(ids, weights, values), "spearman": _correlation(ids, *ranked)}
 

@@ -1,6 +1,8 @@
 """Edit a Hugging Face checkpoint as a stream: files copied, named tensors patched in place, one in memory at a time,
 new tensors in a shard of their own."""
 
+from __future__ import annotations
+
 import json
 import math
 import os
@@ -8,16 +10,17 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from thinksteer.files import atomic_folder, read_json, write_json, write_safetensors
 from thinksteer.records import InputError
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}  # PyTorch's names
 HEADER_LIMIT = 100_000_000  # bytes, as in the safetensors library
 
 
@@ -37,8 +40,10 @@ def checkpoint_tensors(source: Path) -> dict[str, Tensor]:
 
     InputError if the folder is no whole safetensors checkpoint.
     """
+    import torch
+
     entries = {name: entry for name, entry in _entries(source).items() if entry.dtype in FLOATS}
-    return {name: torch.empty(one.shape, dtype=FLOATS[one.dtype], device="meta") for name, one in entries.items()}
+    return {name: torch.empty(one.shape, dtype=_dtype(one), device="meta") for name, one in entries.items()}
 
 
 def read_tensor(source: Path, name: str) -> Tensor:
@@ -92,9 +97,11 @@ def rewrite_checkpoint(
 
 
 def _patch(path: Path, name: str, entry: _Entry, change: Callable[[Tensor], Tensor]) -> None:
+    import torch
+
     new = change(_read(path, entry))
-    if tuple(new.shape) != entry.shape or new.dtype != FLOATS[entry.dtype]:
-        found, wanted = f"{list(new.shape)} {new.dtype}", f"{list(entry.shape)} {FLOATS[entry.dtype]}"
+    if tuple(new.shape) != entry.shape or new.dtype != _dtype(entry):
+        found, wanted = f"{list(new.shape)} {new.dtype}", f"{list(entry.shape)} {_dtype(entry)}"
         raise ValueError(f"{name} became {found}, must stay {wanted}")
     with open(path, "r+b") as file:
         file.seek(entry.start)
@@ -102,11 +109,19 @@ def _patch(path: Path, name: str, entry: _Entry, change: Callable[[Tensor], Tens
 
 
 def _read(path: Path, entry: _Entry) -> Tensor:
+    import torch
+
     data = bytearray(entry.end - entry.start)
     with open(path, "rb") as file:
         file.seek(entry.start)
         file.readinto(data)
-    return torch.frombuffer(data, dtype=FLOATS[entry.dtype]).reshape(entry.shape)
+    return torch.frombuffer(data, dtype=_dtype(entry)).reshape(entry.shape)
+
+
+def _dtype(entry: _Entry) -> torch.dtype:
+    import torch
+
+    return getattr(torch, FLOATS[entry.dtype])
 
 
 def _entries(source: Path) -> dict[str, _Entry]:
@@ -164,7 +179,7 @@ def _header(source: Path, file: str) -> dict[str, _Entry]:
 def _entry(file: str, data_start: int, value: Mapping[str, Any]) -> _Entry:
     start, end = value["data_offsets"]
     entry = _Entry(file, value["dtype"], tuple(value["shape"]), data_start + start, data_start + end)
-    if entry.dtype in FLOATS and end - start != math.prod(entry.shape) * FLOATS[entry.dtype].itemsize:
+    if entry.dtype in FLOATS and end - start != math.prod(entry.shape) * _dtype(entry).itemsize:
         raise ValueError("shape and bytes disagree")
     return entry
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import logsumexp
 
 from thinksteer.intervals import Floats
 from thinksteer.records import InputError, Record
@@ -46,6 +45,8 @@ class Choices:
     def pooled(self, log_probs: Floats) -> Floats:
         """The log-probability of each choice `[F, choices]` from those of its ways of writing `[F, answers]`."""
         owners = np.asarray(self.owners)
+        from scipy.special import logsumexp
+
         return np.stack([logsumexp(log_probs[:, owners == one], axis=1) for one in range(len(self.names))], axis=1)
 
     def index(self, answer: str) -> int | None:

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from matplotlib.ticker import MaxNLocator
-
 from thinksteer.classes import Usage
-from thinksteer.drawing import COLOURS, GREY, Style, curve, frame, legend, save, series
+from thinksteer.drawing import COLOURS, GREY, Style, curve, frame, legend, save, series, whole_numbers
 from thinksteer.intervals import Estimate
 
 if TYPE_CHECKING:
@@ -106,7 +104,7 @@ def separability_figure(
     for panel in panels:
         panel.set_xlabel("layer")
         panel.set_xlim(-0.3, len(found) - 0.7)
-        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        whole_numbers(panel.xaxis)
     save(figure, path)
 
 

@@ -12,7 +12,17 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from thinksteer.engines import ENGINES
-from thinksteer.flags import UpTo, finite_float, json_object, natural_float, natural_int, positive_int, shard, share  # noqa: F401 (for the scripts)
+from thinksteer.flags import (  # noqa: F401 (for the scripts)
+    UpTo,
+    finite_float,
+    json_object,
+    natural_float,
+    natural_int,
+    positive_int,
+    setting,
+    shard,
+    share,
+)
 from thinksteer.methods import METHODS
 from thinksteer.records import InputError
 from thinksteer.terminal import Terminal, discreet, plain

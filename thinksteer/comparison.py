@@ -6,6 +6,9 @@ pairs in every model. These pairs were picked for being short in the base, so an
 steps back towards the mean: the matched change is not all the edit's. Two comparisons are free of that step. With
 several samples, every model is judged by the NEXT sample of the same questions, which was picked in none of them; and
 random controls, where there are any, take the same step as the edit, which is therefore judged against them.
+
+Models may have been asked other questions, or drawn another number of samples. A summary is of all responses of its
+model, and says how many of them every model has; what is matched or subtracted is on the same pairs.
 """
 
 from collections.abc import Sequence
@@ -61,7 +64,11 @@ class Family:
 
 @dataclass(frozen=True)
 class Summary:
-    """One model on one dataset. The dictionaries go from a percentage to the estimate over that share of responses."""
+    """One model on one dataset. The dictionaries go from a percentage to the estimate over that share of responses.
+
+    `n_in_all`: of how many of its responses every model of the family has the (question, sample); `matched` are of
+    these.
+    """
 
     dataset: str
     model: str
@@ -72,12 +79,13 @@ class Summary:
     shortest_length: dict[int, Estimate | None]
     matched: dict[int, Estimate | None]
     matched_length: dict[int, Estimate | None]
+    n_in_all: int
     metrics: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """`model` minus `reference` on the responses both have.
+    """`model` minus `reference` on the `n` responses both have; `before` and `after` are their accuracies there.
 
     `matched` is accuracy on the pairs of the base's shortest responses, `held_out` on the next samples of the same
     questions (None without a second sample); both by percentage.
@@ -87,6 +95,9 @@ class Difference:
     reference: str
     model: str
     group: Group
+    n: int
+    before: Estimate | None
+    after: Estimate | None
     accuracy: Estimate | None
     p: float | None
     length: Estimate | None
@@ -102,9 +113,18 @@ def _base_shortest(family: Family) -> dict[int, Outcomes]:
     return {percent: of[of.shortest(percent)] for percent in SHORTEST_PERCENTS}
 
 
+def _in_all(family: Family) -> Outcomes:
+    """Of the first member, the responses whose (question, sample) every member has."""
+    found = family.members[0].outcomes
+    for member in family.members[1:]:
+        found = found[shared(found, member.outcomes)[0]]
+    return found
+
+
 def summaries(family: Family) -> list[Summary]:
     """One summary per member, in order."""
-    chosen = _base_shortest(family)
+    everywhere = _in_all(family)
+    chosen = {percent: pairs[shared(pairs, everywhere)[0]] for percent, pairs in _base_shortest(family).items()}
     nothing = dict.fromkeys(SHORTEST_PERCENTS)
     result = []
     for member in family.members:
@@ -122,6 +142,7 @@ def summaries(family: Family) -> list[Summary]:
                 shortest_length={percent: mean_length(picked) for percent, picked in own.items()},
                 matched=nothing | {percent: accuracy(picked) for percent, picked in same.items()},
                 matched_length=nothing | {percent: mean_length(picked) for percent, picked in same.items()},
+                n_in_all=len(everywhere),
                 metrics=metrics(of, member.max_length),
             )
         )
@@ -155,22 +176,21 @@ def _difference(
             "evaluate both on the same questions, or leave one out of --models"
         )
     before, after = reference.outcomes[first], member.outcomes[second]
-    next_before, next_after = reference.outcomes.next_samples[first], member.outcomes.next_samples[second]
     picked = {percent: shared(before, pairs)[0] for percent, pairs in chosen.items()}
-    again = {percent: rows[(next_before[rows] >= 0) & (next_after[rows] >= 0)] for percent, rows in picked.items()}
+    again = {percent: before.next_samples[rows] for percent, rows in picked.items()}
     return Difference(
         dataset=dataset,
         reference=reference.model,
         model=member.model,
         group=group,
+        n=len(first),
+        before=accuracy(before),
+        after=accuracy(after),
         accuracy=_change(before, after),
         p=mcnemar_p(before, after),
         length=before.mean(after.length - before.length, None),
         matched={percent: _change(before[rows], after[rows]) for percent, rows in picked.items()},
-        held_out={
-            percent: _change(reference.outcomes[next_before[rows]], member.outcomes[next_after[rows]])
-            for percent, rows in again.items()
-        },
+        held_out={percent: _change(before[rows[rows >= 0]], after[rows[rows >= 0]]) for percent, rows in again.items()},
     )
 
 

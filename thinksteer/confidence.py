@@ -13,14 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
-
 from thinksteer.records import InputError, Record
 from thinksteer.thinking import Reader, Template
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
 
@@ -130,6 +127,9 @@ class Tree:
                     tokens.append(token)
         edges = [(*begun, token) for begun, tokens in self.branches.items() for token in tokens]
         numbers = {edge: number for number, edge in enumerate(edges)}
+        import torch
+        from torch.nn.utils.rnn import pad_sequence
+
         paths = [torch.tensor([numbers[answer[: depth + 1]] for depth in range(len(answer))]) for answer in answers]
         self._paths = pad_sequence(paths, batch_first=True, padding_value=-1)  # [answers, depths]
 
@@ -142,4 +142,6 @@ class Tree:
         """Log-probabilities `[..., answers]` from those of each branch's tokens, one branch after the other
         `[..., tokens]`."""
         behind = steps.new_zeros(*steps.shape[:-1], 1)  # of an answer that is shorter than others
+        import torch
+
         return torch.cat([steps, behind], dim=-1)[..., self._paths].sum(dim=-1)

@@ -1,15 +1,21 @@
 """The figures of answer confidence along chains. A function takes named sets of trajectories, or numbers of
 `calibration`, and the path of the PNG it writes."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from thinksteer.calibration import Exit, Reliability, Strength
-from thinksteer.drawing import GREY, Axes, Style, curve, frame, legend, save, series
+from thinksteer.drawing import GREY, Style, curve, frame, legend, save, series
 from thinksteer.intervals import Estimate, mean
 from thinksteer.trajectories import Trajectory
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 SINGLE, POINTS = 4, 60  # chains drawn one by one, places of the mean
 MEASURED = {

@@ -5,10 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-from thinksteer.drawing import COLOURS, GREY, frame, legend, save, series
+from thinksteer.drawing import COLOURS, GREY, frame, legend, save, series, whole_numbers
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def nearness_figure(found: Sequence[Nearness], path: Path) -> None:
         panel.axhline(one.chance.mean, color=GREY, linewidth=1.6, label="random directions")
         panel.set_title(one.title, fontsize=10)
         panel.set_xlabel("layer")
-        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        whole_numbers(panel.xaxis)
         panel.set_ylim(0, 1.05 * top)
     panels[0].set_ylabel("largest cosine with a token's row")
     legend(figure, panels[0])

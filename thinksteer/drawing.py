@@ -4,18 +4,21 @@ Colours are Okabe and Ito's (told apart by colour-blind readers): the base is bl
 controls are grey.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from thinksteer.intervals import Estimate
 
-matplotlib.rcParams["text.parse_math"] = False  # names and kinds of questions may have dollars
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 GREY = "#8a8a8a"
@@ -37,12 +40,29 @@ def series(index: int, label: str | None = None) -> Style:
     return Style(COLOURS[index % len(COLOURS)], "-", MARKERS[index % len(MARKERS)], label)
 
 
+def blank(width: float, height: float) -> Figure:
+    """An empty figure, `width` x `height` inches."""
+    # Here, since it takes a second: a script that draws nothing does without.
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    matplotlib.rcParams["text.parse_math"] = False  # names and kinds of questions may have dollars
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def whole_numbers(axis: Axis) -> None:
+    """Ticks at whole numbers only: layers, heads, steps."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(integer=True))
+
+
 def frame(count: int, width: float, height: float, stacked: bool = False, rows: int = 1) -> tuple[Figure, list[Axes]]:
     """A figure of `count` panels, `width` x `height` inches in all, without the frame's top and right.
 
     `stacked`: one above the other along the same x, else in `rows` of as many each.
     """
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = blank(width, height)
     rows, columns = (count, 1) if stacked else (rows, count // rows)
     panels = list(figure.subplots(rows, columns, squeeze=False, sharex=stacked).flat)
     for panel in panels:

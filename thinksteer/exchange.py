@@ -19,25 +19,28 @@
 - Our own directions, where they were read from block outputs: each row that is not zero.
 """
 
+from __future__ import annotations
+
 import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import gguf
 import numpy as np
-import torch
-from torch import Tensor
 
 from thinksteer.records import Edit, InputError
 from thinksteer.store import atomic, load_torch, read_direction, read_safetensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Numbering = Literal["block", "hidden_states"]
 NUMBERINGS: tuple[Numbering, ...] = ("block", "hidden_states")
 FORMATS = ("gguf", "seal", "lm-eval")
 ARCHITECTURE = "controlvector"
+FLOAT32_MAX = 3.4028234663852886e38
 HOOKPOINTS = {"block_out": "layers.{}", "attn_out": "layers.{}.self_attn", "mlp_out": "layers.{}.mlp"}
 SEAL_NAME = "layer_{}_transition_reflection_steervec.pt"
 
@@ -99,6 +102,8 @@ def combine(vectors: Sequence[Vectors], coefficients: Sequence[float], shape: tu
 
     Summed in float32 from left to right: so EasySteer's execution - reflection - transition comes out bit for bit.
     """
+    import torch
+
     total = torch.zeros(shape)
     for one, coefficient in zip(vectors, coefficients, strict=True):
         found = max(one.rows) + 1, len(next(iter(one.rows.values())))
@@ -109,12 +114,15 @@ def combine(vectors: Sequence[Vectors], coefficients: Sequence[float], shape: tu
             )
         for index, row in one.rows.items():
             total[index] += coefficient * row
-    if not torch.isfinite(total).all() or not total.any():
+    if not total.isfinite().all() or not total.any():
         raise InputError("the vectors sum up to zero, or to what is not finite: give other --coefficients")
     return total
 
 
 def _gguf_rows(path: Path) -> dict[int, Tensor]:
+    import gguf
+    import torch
+
     try:
         reader = gguf.GGUFReader(path)
         field = reader.get_field("general.architecture")
@@ -150,7 +158,7 @@ def _lm_eval_rows(value: dict[Any, Any], path: Path) -> dict[int, Tensor]:
             raise InputError(f"{path}: {name!r} is no whole block with its vector, such as lm-eval's layers.19")
         coefficient = entry.get("steering_coefficient", 1.0)
         other = [key for key in ("bias", "head_index") if entry.get(key) is not None]
-        is_number = type(coefficient) in (int, float) and abs(coefficient) <= torch.finfo(torch.float32).max
+        is_number = type(coefficient) in (int, float) and abs(coefficient) <= FLOAT32_MAX
         if entry.get("action") != "add" or other or not is_number:
             raise InputError(f"{path}: {name} is not a vector times a number, added to all of a block's output")
         if (index := int(match[1])) in rows:
@@ -161,11 +169,13 @@ def _lm_eval_rows(value: dict[Any, Any], path: Path) -> dict[int, Tensor]:
 
 def _checked(value: Any, name: str) -> Tensor:
     """A row as float32. InputError if it is not a tensor `[hidden_size]` of finite numbers."""
+    from torch import Tensor
+
     if not isinstance(value, Tensor) or value.ndim != 1 or not len(value) or not value.is_floating_point():
         found = f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
         raise InputError(f"{name} is {found}, not a floating-point vector [hidden_size]")
     row = value.detach().float()
-    if not torch.isfinite(row).all():
+    if not row.isfinite().all():
         raise InputError(f"{name} has values that are not finite: make it anew")
     return row
 
@@ -211,6 +221,8 @@ def check_output(kind: str, path: Path, edits: Sequence[Edit]) -> None:
 
 def write_gguf(path: Path, rows: Mapping[int, Tensor], about: Mapping[str, str | float]) -> None:
     """`direction.<l>` for each block l, with `controlvector.<key>` of `about`: repeng asks for a `model_hint`."""
+    import gguf
+
     with atomic(path) as partial:
         writer = gguf.GGUFWriter(partial, ARCHITECTURE)
         for key, value in about.items():
@@ -265,6 +277,8 @@ def _hookpoint(edit: Edit, layer: int) -> str:
 
 
 def _save(path: Path, value: object) -> None:
+    import torch
+
     stream = io.BytesIO()  # torch.save would write the name of a file into it
     torch.save(value, stream)
     with atomic(path) as partial:

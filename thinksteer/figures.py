@@ -4,13 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 from numpy.typing import ArrayLike
 
 from thinksteer.analysis import accuracy_below, accuracy_by_length
 from thinksteer.comparison import Family
-from thinksteer.drawing import COLOURS, GREY, Style, curve, frame, legend, save, series
+from thinksteer.drawing import COLOURS, GREY, Style, blank, curve, frame, legend, save, series, whole_numbers
 from thinksteer.intervals import Floats
 from thinksteer.records import Head
 
@@ -33,6 +31,8 @@ def threshold_figure(family: Family, path: Path) -> None:
 
     The thresholds are spaced by ratio, not evenly as upstream's, since what the edit changes is at the short end.
     """
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
     lengths = np.concatenate([member.outcomes.lengths for member in family.members])
     first = max(1.0, float(np.quantile(lengths, 0.01))) if len(lengths) else 1.0
     thresholds = np.geomspace(first, max(lengths, default=1) + 1, BINS)
@@ -105,7 +105,7 @@ def direction_figure(norms: Sequence[float], cosines: Sequence[float], path: Pat
     figure, panels = frame(2, 7.4, 3)
     for panel, values, colour in zip(panels, (norms, cosines), COLOURS, strict=False):
         panel.plot(range(len(values)), values, color=colour, marker="o", markersize=3)
-        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        whole_numbers(panel.xaxis)
         panel.set_xlabel("layer")
     panels[0].set(ylabel="norm of the direction")
     panels[0].set_ylim(bottom=0)
@@ -119,7 +119,7 @@ def head_heatmap(scores: ArrayLike, heads: Sequence[Head], path: Path) -> None:
     limit = float(np.quantile(np.abs(grid), 0.99)) or 1.0  # one extreme head must not grey out all others
     n_layers, n_heads = grid.shape
     cell = min(0.45, 6.2 / n_heads, 9 / n_layers)  # inches
-    figure = Figure(figsize=(max(3.2, n_heads * cell) + 1.6, max(2.2, n_layers * cell) + 0.9), layout="constrained")
+    figure = blank(max(3.2, n_heads * cell) + 1.6, max(2.2, n_layers * cell) + 0.9)
     panel = figure.subplots()
     image = panel.imshow(grid, cmap="coolwarm", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
     size = 72 * cell * 0.62  # points
@@ -134,8 +134,8 @@ def head_heatmap(scores: ArrayLike, heads: Sequence[Head], path: Path) -> None:
         markeredgewidth=max(0.6, size / 12),
     )
     panel.set(xlabel="head", ylabel="layer")
-    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-    panel.yaxis.set_major_locator(MaxNLocator(integer=True))
+    whole_numbers(panel.xaxis)
+    whole_numbers(panel.yaxis)
     bar = figure.colorbar(image, ax=panel, fraction=0.05, extend="both")
     bar.set_label("writes short reasoning (score)")
     save(figure, path)

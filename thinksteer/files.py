@@ -4,6 +4,8 @@ A process killed at any moment leaves the old file (or none) and at most a hidde
 `.<stem>.<host>-<pid>.partial<suffix>`, which the next writer of the same file removes.
 """
 
+from __future__ import annotations
+
 import fcntl
 import hashlib
 import io
@@ -16,15 +18,14 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from thinksteer.records import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @contextmanager
@@ -181,6 +182,8 @@ def read_json(path: Path, *keys: str) -> Any:
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write tensors (any device, any strides) with string metadata: the same values give the same bytes."""
+    from safetensors.torch import save
+
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     data = save(plain)  # header length (8 bytes, little endian), JSON header, tensors
     start = 8 + int.from_bytes(data[:8], "little")
@@ -210,12 +213,15 @@ def load_torch(data: bytes, name: str) -> Any:
 
     InputError if they are no such file, hold code, which is not run, or tensors of more values than bytes.
     """
+    import torch
+    from torch.utils._pytree import tree_leaves
+
     try:
         if not zipfile.is_zipfile(io.BytesIO(data)):
             raise ValueError("a bare pickle, or none")
         value = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         for one in tree_leaves(value):
-            if isinstance(one, Tensor) and one.numel() > one.untyped_storage().nbytes():
+            if isinstance(one, torch.Tensor) and one.numel() > one.untyped_storage().nbytes():
                 raise ValueError("one value repeated, which would take all memory when it is converted")
     except Exception:  # a pickle is a program, and may end in anything
         raise InputError(

@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+from contextlib import suppress
 from typing import Any
 
 
@@ -60,6 +61,16 @@ def json_object(text: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise argparse.ArgumentTypeError(f'{text!r} is no JSON object, such as {{"enable_thinking": false}}')
     return value
+
+
+def setting(text: str) -> tuple[str, Any]:
+    """ "key=value" -> (key, value): a value of JSON, True or False, or text."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form KEY=VALUE")
+    with suppress(ValueError):
+        return key, json.loads(value.lower() if value in ("True", "False") else value)
+    return key, value
 
 
 def _int(text: str, least: int) -> int:

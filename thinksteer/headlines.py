@@ -10,10 +10,23 @@ SHORT = max(SHORTEST_PERCENTS)  # the share of which most is known
 
 
 def headlines(of_family: Sequence[Summary], changes: Sequence[Difference]) -> list[str]:
-    """One paragraph per edited model of one family: what the edit did, what random edits did, and what is not known."""
-    accuracies = {summary.model: summary.accuracy for summary in of_family}
+    """One paragraph per edited model of one family: what the edit did, what random edits did, and what is not known;
+    then, if the models do not have the same responses, how many each has."""
     edits = [change for change in changes if change.group == "edit"]
-    return [_of_edit(edit, accuracies, changes) for edit in edits] or [_without_edit(of_family[0])]
+    said = [_of_edit(edit, changes) for edit in edits] or [_without_edit(of_family[0])]
+    return [*said, *_unequal(of_family)]
+
+
+def _unequal(of_family: Sequence[Summary]) -> list[str]:
+    counts = {summary.model: summary.metrics["n_responses"] for summary in of_family}
+    in_all = of_family[0].n_in_all
+    if set(counts.values()) == {in_all}:
+        return []
+    each = ", ".join(f"{model} {count}" for model, count in counts.items())
+    return [
+        f"{of_family[0].dataset}: not all models have the same responses ({each}; {in_all} in all of them). "
+        "Changes are of the same questions and samples, accuracies and lengths in the tables are not."
+    ]
 
 
 def _without_edit(first: Summary) -> str:
@@ -25,14 +38,14 @@ def _without_edit(first: Summary) -> str:
     )
 
 
-def _of_edit(edit: Difference, accuracies: dict[str, Estimate | None], changes: Sequence[Difference]) -> str:
+def _of_edit(edit: Difference, changes: Sequence[Difference]) -> str:
     beyond = [one for one in changes if one.group == "edit minus control" and one.model == edit.model]
-    parts = [_accuracy(edit, accuracies), *_length(edit.length), *_short(edit), *_against_controls(beyond)]
+    parts = [_accuracy(edit), *_length(edit.length), *_short(edit), *_against_controls(beyond)]
     return " ".join(parts)
 
 
-def _accuracy(edit: Difference, accuracies: dict[str, Estimate | None]) -> str:
-    change, before, after = edit.accuracy, accuracies[edit.reference], accuracies[edit.model]
+def _accuracy(edit: Difference) -> str:
+    change, before, after = edit.accuracy, edit.before, edit.after
     if change is None or before is None or after is None:
         return f"{edit.dataset}: {edit.model} beside {edit.reference}; the questions are open, answers are not graded."
     verdict = _verdict(

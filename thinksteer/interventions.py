@@ -1,20 +1,21 @@
 """How a direction is applied: as in its method's paper, or as the flags say."""
 
+from __future__ import annotations
+
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from thinksteer import store
-from thinksteer.directions import random_like, stretched
 from thinksteer.flags import natural_int
 from thinksteer.methods.method import Method, everywhere, own_vector
 from thinksteer.records import Condition, InputError
 from thinksteer.thinking import Reader
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SITES = ("block_in", "attn_out", "mlp_out", "block_out")
 
@@ -108,6 +109,8 @@ def read_vectors(file: Path, method: Method, args: Namespace) -> Tensor:
 
     InputError: the file has no norms to scale by, or no such layer.
     """
+    from thinksteer.directions import random_like, stretched
+
     vectors = store.read_direction(file)
     if args.scale == "unit":
         vectors = stretched(vectors, vectors.new_ones(len(vectors)))
@@ -115,7 +118,7 @@ def read_vectors(file: Path, method: Method, args: Namespace) -> Tensor:
         norms = store.read_safetensors(file)[0].get("overall_norm")
         if norms is None:
             raise InputError(f"{file} holds no tensor `overall_norm`: make it with stage 2, or give another --scale")
-        if norms.shape != vectors.shape[:1] or not torch.isfinite(norms).all():
+        if norms.shape != vectors.shape[:1] or not norms.isfinite().all():
             raise InputError(f"{file}: `overall_norm` is no finite [num_layers]: make it with stage 2")
         vectors = stretched(vectors, norms)
     if args.control_direction:

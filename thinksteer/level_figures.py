@@ -1,14 +1,20 @@
 """The figure of what steering does to questions of different kinds: accuracy against the weight, kind by kind."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from textwrap import fill
+from typing import TYPE_CHECKING
 
-from thinksteer.drawing import GREY, Axes, Style, curve, frame, legend, save, series
+from thinksteer.drawing import GREY, Style, curve, frame, legend, save, series
 from thinksteer.intervals import Estimate
 from thinksteer.level_effects import ACCURACY, Run, contrast
 from thinksteer.steered import Sweep, sweeps
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 COLUMNS = 3
 TITLE_WIDTH = 36  # characters

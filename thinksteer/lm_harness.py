@@ -16,12 +16,14 @@ from thinksteer.records import InputError
 from thinksteer.recurrent import is_recurrent
 
 
-def harness(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int) -> HFLM:
-    """What `lm_eval.simple_evaluate` takes as its model."""
+def harness(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int, **thinking: Any) -> HFLM:
+    """What `lm_eval.simple_evaluate` takes as its model; `thinking`: lm-eval's `think_end_token`, up to which a text is
+    no answer, and `chat_template_args`."""
+    about = {"pretrained": model, "tokenizer": tokenizer, "batch_size": batch_size} | thinking
     if is_recurrent(model):
-        length = model.config.block_size  # lm-eval does not know this name and would cut prompts to 2048 tokens
-        return RecurrentLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, max_length=length)
-    return HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
+        # lm-eval does not know this name of its length and would cut prompts to 2048 tokens.
+        return RecurrentLM(**about, max_length=model.config.block_size)
+    return HFLM(**about)
 
 
 class RecurrentLM(HFLM):

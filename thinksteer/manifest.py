@@ -11,12 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from thinksteer.files import alone, lock_path, read_json, sha256, write_json
 from thinksteer.journal import record_files
@@ -243,8 +241,9 @@ def _git_revision() -> str | None:
 
 def _device() -> str:
     # Only asked if this process used CUDA: asking would start it, and engines that fork would fail.
-    return torch.cuda.get_device_name() if torch.cuda.is_initialized() else "cpu"
+    torch = sys.modules.get("torch")
+    return torch.cuda.get_device_name() if torch and torch.cuda.is_initialized() else "cpu"
 
 
 def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="seconds")

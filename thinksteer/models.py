@@ -13,18 +13,15 @@ from os.path import isfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from thinksteer.hub import check_available, own_file
-from thinksteer.layout import check_runs
 from thinksteer.records import InputError
-from thinksteer.recurrent import is_recurrent, seed_initial_states
 from thinksteer.thinking import CHAT, Prompting, Template
 
-# transformers takes seconds to import, and a stage that has nothing to do should end at once: it is imported where it
-# is used.
+# PyTorch and transformers take seconds to import, and a stage that has nothing to do should end at once: they, and the
+# modules that use them, are imported where they are used.
 if TYPE_CHECKING:
     from argparse import Namespace
 
@@ -69,7 +66,7 @@ MODELS: dict[str, Model] = {
     "huginn-0125": Model("tomg-group-umd/huginn-0125", "plain", own_code=True),
 }
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
@@ -212,13 +209,17 @@ def load_model(
     trust_remote_code: bool = False,
     mean_recurrence: int | None = None,
 ) -> PreTrainedModel:
-    """The model, ready to run. `device` "auto": cuda where there is one, split over several if `accelerate` is there.
+    """The model, ready to run. `device` "auto": cuda where there is one, split over several (`accelerate`).
 
     `dtype` "auto": the checkpoint's on cuda, float32 on the CPU, where 16-bit arithmetic is slow. `mean_recurrence`:
     how often a recurrent-depth model runs its core in every forward pass, None: as its config says; the states that
     it begins with are seeded (`recurrent.seed_initial_states`).
     """
+    import torch
     from transformers import AutoModelForCausalLM
+
+    from thinksteer.layout import check_runs
+    from thinksteer.recurrent import is_recurrent, seed_initial_states
 
     if device not in ("auto", "cpu") and not torch.cuda.is_available():
         raise InputError(f"--device {device}: PyTorch finds no CUDA device here; use --device cpu")
@@ -226,9 +227,12 @@ def load_model(
         raise InputError(f'unknown dtype "{dtype}": known are auto, {", ".join(DTYPES)}')
     check_code(ref.location, trust_remote_code)
     check_available(ref.location)
-    shard = device == "auto" and torch.cuda.device_count() > 1 and importlib.util.find_spec("accelerate") is not None
+    shard = device == "auto" and torch.cuda.device_count() > 1
+    if shard and importlib.util.find_spec("accelerate") is None:
+        gpus = f"{torch.cuda.device_count()} GPUs"
+        raise InputError(f"{gpus}: pip install accelerate, which splits a model over them, or --device cuda for one")
     target = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    chosen = DTYPES.get(dtype, torch.float32 if target == "cpu" else "auto")
+    chosen = getattr(torch, dtype) if dtype in DTYPES else torch.float32 if target == "cpu" else "auto"
     try:
         if trust_remote_code:
             _adapt_own_code(ref.location, trust_remote_code)

@@ -1,11 +1,17 @@
 """The figure of a direction's effects on questions of different kinds, by layer."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from thinksteer.drawing import GREY, Axes, Style, frame, legend, save, series
+from thinksteer.drawing import GREY, Style, frame, legend, save, series
 from thinksteer.intervals import Estimate
 from thinksteer.probes import ANSWER, BEGINNING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Means = Mapping[str, Sequence[Estimate]]
 """An estimate per layer of each measure."""

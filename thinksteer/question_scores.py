@@ -14,8 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import expit
-from scipy.stats import mannwhitneyu
 
 from thinksteer.agreement import OVERALL, Agreement, kappas
 from thinksteer.intervals import Estimate, mean
@@ -62,6 +60,8 @@ NUMERIC_OPTIONS = 2.5  # times the share of options that are mostly figures and 
 
 def rule_score(question: str, options: Sequence[str], category: str) -> float:
     """The logistic function of the sum of the weights of the signs that are there; looks at no answer."""
+    from scipy.special import expit
+
     numeric = sum(_numeric(option) for option in options) / len(options)
     total = BIAS + CATEGORY.get(category, OTHER_CATEGORY) + NUMERIC_OPTIONS * numeric
     read = question[:READ_CHARACTERS]
@@ -100,6 +100,8 @@ class Trust:
 
 def agreement(ids: Sequence[str], scores: Sequence[float], others: Sequence[float]) -> Trust:
     """Of the scores of these questions with those that others gave them."""
+    from scipy.stats import mannwhitneyu
+
     values, reasoning = np.asarray(scores), np.asarray([kind(other) == "reasoning" for other in others])
     said = np.asarray([kind(score) == "reasoning" for score in scores])
     counts = np.zeros((len(ids), 2, 2))

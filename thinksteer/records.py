@@ -1,9 +1,12 @@
 """The frozen values that pass between functions. Nothing else lives here: no reading, no computing."""
 
-from dataclasses import dataclass
-from typing import Literal, Self
+from __future__ import annotations
 
-from torch import Tensor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Self
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Status = Literal["closed", "capped", "eos_open", "empty", "no_think"]
 """How the thinking ended: closed by its delimiter, cut by the token budget, ended by EOS while open; closed, but with

@@ -27,6 +27,11 @@ PAIRED = (
     " comparisons. McNemar's exact p takes the samples of a question together."
 )
 
+UNEQUAL = (
+    "THE ROWS ARE NOT OF THE SAME RESPONSES: models have different (question, sample) pairs (see G). The changes in E"
+    " are paired. "
+)
+
 MODEL = (Column("model", "text"), Column("role", "text"))
 DATASET_MODEL = (Column("dataset", "text"), *MODEL)
 
@@ -43,7 +48,11 @@ def _overall(found: Sequence[Summary], name: str, title: str, field: Literal["ac
         rows.append((model, next(iter(on.values())).role, *cells))
     kind: Kind = "share" if field == "accuracy" else "tokens"
     columns = (*MODEL, *(Column(dataset, kind) for dataset in datasets))
-    return Table(name, title, columns, tuple(rows), INTERVALS)
+    return Table(name, title, columns, tuple(rows), _unequal(found) + INTERVALS)
+
+
+def _unequal(found: Sequence[Summary]) -> str:
+    return UNEQUAL if any(one.n_in_all < one.metrics["n_responses"] for one in found) else ""
 
 
 def _by_share(
@@ -69,16 +78,18 @@ COMPARED = (
     Column("group", "text"),
     Column("model", "text"),
     Column("minus", "text"),
+    Column("pairs", "count"),
 )
+
+
+def _compared(one: Difference) -> tuple[str, str, str, str, int]:
+    return one.dataset, one.group, one.model, one.reference, one.n
 
 
 def _changes(found: Sequence[Difference]) -> list[Table]:
     """The overall change, the change on the base's shortest responses, and there on samples that were not picked."""
     p_values = any(one.p is not None for one in found)
-    overall = tuple(
-        (one.dataset, one.group, one.model, one.reference, one.accuracy, one.length, *([one.p] if p_values else []))
-        for one in found
-    )
+    overall = tuple((*_compared(one), one.accuracy, one.length, *([one.p] if p_values else [])) for one in found)
     measured = [Column("accuracy, points", "change"), Column("thinking, tokens", "token_change")]
     columns = (*COMPARED, *measured, *([Column("McNemar p", "p")] if p_values else []))
     title = "E. Change in accuracy and thinking length"
@@ -92,7 +103,7 @@ def _changes(found: Sequence[Difference]) -> list[Table]:
         by_share: list[dict[int, Estimate | None]] = [getattr(one, field) for one in found]
         if any(estimates[max(SHORTEST_PERCENTS)] is not None for estimates in by_share):
             rows = tuple(
-                (one.dataset, one.group, one.model, one.reference, *(estimates[p] for p in SHORTEST_PERCENTS))
+                (*_compared(one), *(estimates[p] for p in SHORTEST_PERCENTS))
                 for one, estimates in zip(found, by_share, strict=True)
             )
             result.append(Table(name, title, (*COMPARED, *shares), rows, note))
@@ -107,6 +118,8 @@ def _health(found: Sequence[Summary]) -> Table:
         (
             summary.dataset,
             summary.model,
+            summary.metrics["n_responses"],
+            summary.n_in_all,
             summary.metrics["n_questions"],
             summary.metrics["n_samples"],
             summary.metrics["max_length"],
@@ -116,11 +129,18 @@ def _health(found: Sequence[Summary]) -> Table:
         )
         for summary in found
     )
-    counts = (Column("questions", "count"), Column("samples", "count"), Column("budget", "tokens"))
+    counts = (
+        Column("responses", "count"),
+        Column("in all models", "count"),
+        Column("questions", "count"),
+        Column("samples", "count"),
+        Column("budget", "tokens"),
+    )
     shares = (*status, "hit the cap", "no answer", "degenerate", "forced", "reopened")
     columns = (DATASET_MODEL[0], MODEL[0], *counts, *(Column(share, "share") for share in shares))
     columns += (Column("tokens after forcing", "tokens"),)
     note = (
+        "In all models: (question, sample) pairs that the base and all its edits have. "
         "Shares in %. Thinking closed, cut by the token budget, ended by end-of-text while open, empty (closed with "
         "nothing in it), never begun. Capped chains enter mean lengths as far as they got (a lower bound), responses "
         "without thinking do not enter them. Degenerate: the end of the text is a loop. Forced: an answer was asked "
@@ -134,8 +154,16 @@ def tables(found: Sequence[Summary], changes: Sequence[Difference]) -> list[Tabl
     result = [
         _overall(found, "accuracy_overall", "A. Accuracy, %", "accuracy"),
         _overall(found, "length_overall", "B. Mean thinking length, tokens", "length"),
-        _by_share(found, "accuracy_shortest", "C. Accuracy of each model's own shortest, %", "shortest", SHORTEST),
-        _by_share(found, "length_shortest", "D. Their mean length, tokens", "shortest_length", SHORTEST),
+        _by_share(
+            found,
+            "accuracy_shortest",
+            "C. Accuracy of each model's own shortest, %",
+            "shortest",
+            _unequal(found) + SHORTEST,
+        ),
+        _by_share(
+            found, "length_shortest", "D. Their mean length, tokens", "shortest_length", _unequal(found) + SHORTEST
+        ),
     ]
     most = max(SHORTEST_PERCENTS)
     with_base = [summary for summary in found if summary.matched[most] or summary.matched_length[most]]

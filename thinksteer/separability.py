@@ -6,25 +6,24 @@ helps it nowhere. Figures come with intervals over questions; the folds and the 
 States that are all alike (those that enter the first block, read at a token that every prompt has) tell nothing apart.
 """
 
+from __future__ import annotations
+
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from sklearn.decomposition import PCA
-from sklearn.linear_model import LogisticRegression
-from sklearn.manifold import TSNE
-from sklearn.metrics import silhouette_score
-from sklearn.model_selection import StratifiedGroupKFold
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
-from torch import Tensor
 
-from thinksteer.directions import Terms, contrast
 from thinksteer.intervals import Estimate, auc, mean, mean_of_means
 from thinksteer.records import InputError, Passage
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
+    from torch import Tensor
+
+    from thinksteer.directions import Terms
 
 FOLDS = 5
 
@@ -91,6 +90,9 @@ def choose(passages: Sequence[Passage], groups: Sequence[Sequence[str]], n_examp
 
 def separations(states: Tensor, labels: Names, questions: Names, terms: Terms, seed: int) -> list[Separation]:
     """Of each layer of `states` `[N, L, D]`, whose labels and questions are `[N]`; `terms` are the direction's."""
+    from sklearn.metrics import silhouette_score
+    from sklearn.model_selection import StratifiedGroupKFold
+
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
     splits = list(folds.split(labels, labels, questions))
     fold = np.zeros(len(labels), dtype=int)
@@ -127,6 +129,8 @@ def leads_to(labels: Names, terms: Terms) -> Flags:
 
 def direction(states: Tensor, labels: Names, terms: Terms) -> Tensor:
     """The direction `[..., D]` of examples `[N, ..., D]`, in float64."""
+    from thinksteer.directions import contrast
+
     rows = {label: np.flatnonzero(labels == label) for label in np.unique(labels)}
     means = {label: states[own].double().mean(dim=0) for label, own in rows.items()}
     return contrast(means, {label: len(own) for label, own in rows.items()}, terms)
@@ -135,6 +139,7 @@ def direction(states: Tensor, labels: Names, terms: Terms) -> Tensor:
 def probe_direction(states: Tensor, toward: Flags) -> Tensor:
     """Along what the probe of all examples, `[N, L, D]`, tells the two sides apart: `[L, D]` in float64, zero where all
     states are alike. It is the gradient of the probe's decision in the space of the states, as they are read."""
+    import torch
 
     def gradient(plain: Floats) -> Floats:  # [N, D]
         scaler, regression = _probe().fit(plain, toward).named_steps.values()
@@ -182,6 +187,8 @@ def principal(states: Floats) -> tuple[Floats, Floats]:
     """Standardised states `[N, D]` along two principal components: `[N, 2]`, and their shares of the variance."""
     if alike(states):
         return np.zeros((len(states), 2)), np.zeros(2)
+    from sklearn.decomposition import PCA
+
     pca = PCA(2, svd_solver="full")
     return pca.fit_transform(standardised(states)), pca.explained_variance_ratio_
 
@@ -190,6 +197,8 @@ def tsne(states: Floats, seed: int) -> Floats:
     """Standardised states `[N, D]` laid out in the plane `[N, 2]` by t-SNE, which starts from their PCA."""
     if alike(states):
         return np.zeros((len(states), 2))
+    from sklearn.manifold import TSNE
+
     perplexity = perplexity_for(len(states))
     return TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(standardised(states))
 
@@ -200,10 +209,16 @@ def perplexity_for(n_examples: int) -> int:
 
 
 def standardised(states: Floats) -> Floats:
+    from sklearn.preprocessing import StandardScaler
+
     return StandardScaler().fit_transform(states)
 
 
 def _probe() -> Pipeline:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     return make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=1000))
 
 

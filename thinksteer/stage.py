@@ -12,7 +12,6 @@ from thinksteer import analysis, data, model_files, models, store
 from thinksteer.annotation import passage
 from thinksteer.annotations import read_annotations
 from thinksteer.engines import Engine, Loading, Steering, default_engine, engine_class
-from thinksteer.engines.sampling import sampling_from
 from thinksteer.flags import UpTo
 from thinksteer.generation import records, requests
 from thinksteer.grading import Grader
@@ -100,6 +99,8 @@ class Generator:
     """Answers problems with one model, which is loaded when the first record is missing and freed in the end."""
 
     def __init__(self, args: argparse.Namespace, ref: ModelRef, steering: Steering = "none") -> None:
+        from thinksteer.engines.sampling import sampling_from
+
         models.check_code(ref.location, args.trust_remote_code)
         self.args, self.ref, self.steering = args, ref, steering
         self.engine_name = args.engine or default_engine(ref)

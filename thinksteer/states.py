@@ -1,20 +1,22 @@
 """The states of a method's labelled spans on the disk, made once and read by whatever asks about them."""
 
+from __future__ import annotations
+
 import argparse
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from thinksteer import cli, model_files, models, store
-from thinksteer.activations import entries_of, read_at, span_states
 from thinksteer.lengths import rule_text
 from thinksteer.methods.method import Method
 from thinksteer.models import ModelRef
 from thinksteer.separability import choose
 from thinksteer.stage import load_passages
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NUMBERING = {
     "block_in": "entry k enters block k, the last one leaves the last block, before the final norm",
@@ -65,6 +67,8 @@ def make_states(args: argparse.Namespace, ref: ModelRef, method: Method) -> Path
     with store.run(path, about, inputs, args.overwrite) as run:
         if run.finished:
             return path
+        from thinksteer.activations import read_at, span_states
+
         passages = read_at(load_passages(args, ref, [method], method.rule(args, ref.quantile)), method.reading)
         passages = choose(passages, list(method.terms), args.n_examples, args.seed)
         spans = [(passage, span) for passage in passages for span in passage.spans]
@@ -83,6 +87,8 @@ def make_states(args: argparse.Namespace, ref: ModelRef, method: Method) -> Path
 
 
 def read_states(path: Path, method: Method) -> States:
+    from thinksteer.activations import entries_of
+
     tensors, about = store.read_safetensors(path)
     read = entries_of(tensors[about["reads"]], method.reading.site)
     return States(read, json.loads(about["labels"]), json.loads(about["ids"]))

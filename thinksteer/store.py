@@ -1,12 +1,11 @@
 """Where every artifact lies under the artifacts root, and the one door to all reading and writing of them."""
 
+from __future__ import annotations
+
 import hashlib
 import re
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from thinksteer.checkpoints import checkpoint_tensors, read_tensor, rewrite_checkpoint
 from thinksteer.files import (
@@ -23,6 +22,9 @@ from thinksteer.files import (
 from thinksteer.journal import SHARD, RecordFile, RecordLog, iterate_records, read_records, record_files, shard_path
 from thinksteer.manifest import Run, manifest_of, manifest_path, run
 from thinksteer.records import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = [
     "RecordFile",
@@ -247,7 +249,7 @@ def read_direction(path: Path) -> Tensor:
     """The direction of an artifact, `[num_layers, hidden_size]`. InputError if it is not that or not finite."""
     direction = read_safetensors(path)[0].get("direction")
     fits = direction is not None and direction.ndim == 2 and direction.is_floating_point()
-    if not fits or not torch.isfinite(direction).all():
+    if not fits or not direction.isfinite().all():
         raise InputError(f"{path} holds no finite tensor `direction` [num_layers, hidden_size]: make it with stage 2")
     return direction
 

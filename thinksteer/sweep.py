@@ -84,6 +84,12 @@ def points_of(runs: Runs, think_open: str = "") -> list[dict[str, Any]]:
     return points
 
 
+def unequal(points: Sequence[Point]) -> bool:
+    """Whether the points of one control are not all of the same (question, sample) pairs."""
+    pairs = {point["change"]["tokens"]["n"] for point in points if point["change"] is not None}
+    return len(pairs | {point["n_responses"] for point in points}) > 1
+
+
 def change_of(point: Point) -> Change | None:
     """The change that a point of a summary states (None: it was not compared)."""
     if point["change"] is None:

@@ -1,11 +1,18 @@
 """The figures of steering. A function takes the points or curves of summaries and the path of the PNG it writes."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from thinksteer.drawing import GREY, Axes, Figure, Style, frame, legend, save, series
+from thinksteer.drawing import GREY, Style, frame, legend, save, series
 from thinksteer.sweep import Curve, Point, steered_beside
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 LABELS = {"accuracy": "accuracy (%)", "mean_length": "mean thinking (tokens)", "mean_tokens": "mean response (tokens)"}
 CORNERS = [

@@ -7,7 +7,7 @@ from typing import Literal
 from thinksteer.intervals import Estimate
 from thinksteer.report import PAIRED
 from thinksteer.significance import holm
-from thinksteer.sweep import Change, Point, change_of, place
+from thinksteer.sweep import Change, Point, change_of, place, unequal
 from thinksteer.tables import Cell, Column, Table
 
 CHANGES = (
@@ -19,6 +19,10 @@ ENDS = (
     " whose twin finished by itself: a gain among the first alone is room to finish, not better thinking. Those were"
     " picked for what went wrong, so any second draw gains there: compare with random controls. Degenerate: the end of"
     " the text is a loop."
+)
+UNEQUAL = (
+    " SETTINGS OF A CONTROL ARE NOT OF THE SAME RESPONSES (see n); changes are of the pairs that a setting and weight 0"
+    " have in common."
 )
 HOLM = (
     "Holm p, of a control with several settings, is McNemar's corrected for all of them: where steering does nothing,"
@@ -39,6 +43,7 @@ LEVELS: tuple[Field, ...] = (
     (Column("tokens", "tokens"), lambda point, change: _level(point, "mean_tokens")),
     (Column("thinking", "tokens"), lambda point, change: point["mean_length"]),
 )
+PAIRS: Field = (Column("pairs", "count"), lambda point, change: change and change.tokens.n)
 DIFFERENCES: tuple[Field, ...] = (
     (Column("accuracy change", "change"), lambda point, change: change and change.accuracy),
     (Column("McNemar p", "p"), lambda point, change: change and change.mcnemar_p),
@@ -70,9 +75,17 @@ class Contrast:
 def sweep_tables(where: str, name: str, points: Sequence[Point], contrasts: Sequence[Contrast]) -> list[Table]:
     """The tables of all sweeps of one model on one dataset, `where`; the names of their files begin with `name`."""
     rows = _corrected([(point, change_of(point)) for point in points])
-    fields, ends = (*SETTING, *LEVELS, *DIFFERENCES), f"H'. Where the changes lie, how responses ended: {where}"
+    controls = dict.fromkeys(point["control"] for point in points)
+    if any(unequal([point for point in points if point["control"] == control]) for control in controls):
+        shared, note = (PAIRS,), CHANGES + UNEQUAL
+    else:
+        shared, note = (), CHANGES
+    fields, ends = (
+        (*SETTING, *LEVELS, *shared, *DIFFERENCES),
+        f"H'. Where the changes lie, how responses ended: {where}",
+    )
     made = [
-        _table(f"{name}.steering", f"H. Steering {where}", fields, rows, f"{CHANGES} {PAIRED} {HOLM}"),
+        _table(f"{name}.steering", f"H. Steering {where}", fields, rows, f"{note} {PAIRED} {HOLM}"),
         _table(f"{name}.steering_ends", ends, (*SETTING, *ENDINGS), rows, ENDS),
     ]
     if contrasts:

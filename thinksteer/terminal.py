@@ -11,7 +11,7 @@ _SECRETS = [
     for pattern, replacement in (
         (r"(?<=://)[^/\s]+@", "***@"),  # user:password
         (rf"([?&]{_NAME}(?:token|key|secret|sig|passw|credential|auth){_NAME}=)[^&#\s]+", r"\1***"),
-        (rf"(--{_NAME}(?:token|key|secret|password)[= ])\S+", r"\1***"),
+        (rf"(--(?!think_end_token){_NAME}(?:token|key|secret|password)[= ])\S+", r"\1***"),
         (r"\b(?:hf_|sk-|ghp_|glpat-)[\w-]{16,}", "***"),  # as Hugging Face, OpenAI, GitHub and GitLab make them
     )
 ]

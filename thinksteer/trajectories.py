@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import get_type_hints
 
 import numpy as np
-from scipy.special import logsumexp
 
 from thinksteer import analysis
 from thinksteer.intervals import Floats
@@ -85,6 +84,8 @@ def trajectory(
 ) -> Trajectory:
     """The measures of a chain from the natural-log probabilities `[F, choices]` of the choices `names` at its places;
     `reference`: which of them is right, None if that is not known."""
+    from scipy.special import logsumexp
+
     likeliest = log_probs.argmax(axis=1)
     followed = int(likeliest[-1]) if reference is None else reference
     total = logsumexp(log_probs, axis=1, keepdims=True)  # [F, 1]

@@ -26,8 +26,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from thinksteer import texts
 from thinksteer.fields import Field, Misfit
 from thinksteer.lengths import LengthRule, rule_text
@@ -187,11 +185,13 @@ def _direction(match: re.Match[str], name: str, data: bytes, to: Import) -> None
     """
     control = f"thinking_length_{match['site']}"
     path = direction_path(to.root, match["model"], control)
+    from torch import Tensor, isfinite
+
     tensor = load_torch(data, name)
-    if not isinstance(tensor, torch.Tensor) or tensor.ndim != 3 or tensor.shape[1] != 1 or not tensor.numel():
-        found = list(tensor.shape) if isinstance(tensor, torch.Tensor) else type(tensor).__name__
+    if not isinstance(tensor, Tensor) or tensor.ndim != 3 or tensor.shape[1] != 1 or not tensor.numel():
+        found = list(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
         raise InputError(f"{name} holds {found}, not a tensor [num_layers, 1, hidden_size]")
-    if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
+    if not tensor.is_floating_point() or not isfinite(tensor).all():
         found = "values that are not finite" if tensor.is_floating_point() else f"{tensor.dtype}, not floating point"
         raise InputError(f"{name} holds {found}: fetch it again")
     metadata = {

@@ -21,11 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
 from thinksteer.annotation import Annotation, annotate
-from thinksteer.directions import rescaled
 from thinksteer.fields import Field, Misfit
 from thinksteer.methods.behaviours import OVERALL
 from thinksteer.records import InputError, Record
@@ -34,6 +30,7 @@ from thinksteer.texts import opens
 from thinksteer.thinking import Reader, Template, read
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
 MAX_TOKENS = 1000
@@ -50,6 +47,8 @@ class MeanVectors:
 
     def direction(self, label: str, unscaled: bool = False) -> Tensor:
         """The label's mean minus the overall one, in each layer as long as the overall mean unless `unscaled`."""
+        from thinksteer.directions import rescaled
+
         difference = self.means[label] - self.means[OVERALL]
         return difference if unscaled else rescaled(difference, self.means[OVERALL])
 
@@ -137,10 +136,12 @@ def _mean_vectors(file: Field, labels: dict[str, Field]) -> MeanVectors:
 
 
 def _mean(held: Field) -> Tensor:
+    from torch import Tensor
+
     mean = held.value
     if not isinstance(mean, Tensor) or mean.ndim != 2 or not mean.numel() or not mean.is_floating_point():
         held.fail("a floating-point tensor [layers, hidden size]")
-    if not torch.isfinite(mean).all():
+    if not mean.isfinite().all():
         raise Misfit(f"{held.path} has values that are not finite")
     return mean.detach().float()
 
@@ -160,6 +161,8 @@ def _floats(example: Field) -> tuple[float, ...]:
     held = example.value
     if held is None:
         return ()
+    from torch import Tensor
+
     row = _plain(held) if isinstance(held, Tensor) else [_plain(one) for one in held] if type(held) is list else held
     if not isinstance(row, list) or not all(one is None or type(one) in (int, float) for one in row):
         example.fail("a list of numbers, one for each layer")

@@ -26,6 +26,7 @@ while [[ ${1-} == --* ]]; do
         *) echo "error: unknown flag $1 (a stage's own flags come after its name, as in responses: $1)" >&2 && exit 2 ;;
     esac
 done
+[[ $n_shards =~ ^[1-9][0-9]*$ ]] || { echo "error: --n_shards $n_shards is not a whole number above 0" >&2 && exit 2; }
 
 # Of each stage a line of quoted flags per job.
 declare -A given=()
@@ -40,21 +41,17 @@ for word; do
 done
 : "${given[steering]=$'\n --layer each --direction_weight -1 1'}"
 
-say() { # a line of shell: print it and, unless this is a dry run, run it
-    echo "$1"
-    "$dry_run" || eval "$1"
-}
 declare -A jobs=() # of each stage ":$variable" per job, with the variables of the lines that are printed
-submitted=()
+lines=() tasks=0   # the lines that submit the jobs, and how many jobs they come to
 submit() { # stage, jobs to wait for, quoted flags
-    local line variable limit=SITE_TIME_$1 log=%x-%j.out stage_flags='' flags=()
+    local line variable limit=SITE_TIME_$1 log=%x-%j.out stage_flags='' flags=() size=1
     limit=${!limit-$SITE_TIME}
     [ "$1" = report ] || stage_flags=$(printf ' --model %q' "$model")
     [[ $1 == @(edit|report) || -z $dataset ]] || stage_flags+=$(printf ' --dataset %q' "$dataset")
     [ -z "$artifacts" ] || stage_flags+=$(printf ' --artifacts %q' "$artifacts")
     stage_flags+=$3
     if [[ $n_shards != 1 && $1 == @(responses|steering|evaluation) ]]; then
-        flags+=("--array=0-$((n_shards - 1))") log=%x-%A_%a.out stage_flags+=" --shard %a/$n_shards"
+        flags+=("--array=0-$((n_shards - 1))") log=%x-%A_%a.out stage_flags+=" --shard %a/$n_shards" size=$n_shards
     fi
     flags+=("--job-name=$1-${model##*/}" "--output=$SITE_LOGS/$log" ${limit:+"--time=$limit"})
     flags+=(${SITE_PARTITION:+"--partition=$SITE_PARTITION"} ${SITE_ACCOUNT:+"--account=$SITE_ACCOUNT"})
@@ -65,26 +62,25 @@ submit() { # stage, jobs to wait for, quoted flags
     line=$(printf ' %q' "${flags[@]}")${SITE_SBATCH:+" $SITE_SBATCH"}
     [ -z "$2" ] || line+=" --kill-on-invalid-dep=yes --dependency=afterok$2"
 
-    variable=$1_$((${#submitted[@]} + 1))
-    say "$variable=\$(sbatch --parsable$line scripts/slurm/$1.sh$stage_flags)" || { eval "scancel ${submitted[*]}"; exit 1; }
+    variable=$1_$((${#lines[@]} + 1))
+    lines+=("$variable=\$(sbatch --parsable$line scripts/slurm/$1.sh$stage_flags)")
     jobs[$1]+=":\$$variable"
-    submitted+=("\$$variable")
+    tasks=$((tasks + size))
 }
 run() { # stage, stages to wait for
-    local stage=$1 after='' lines=() flags
+    local stage=$1 after='' each=() flags
     shift
     for flags; do after+=${jobs[$flags]}; done
-    mapfile -t lines <<<"${given[$stage]-}"
-    for flags in "${lines[@]}"; do submit "$stage" "$after" "$flags"; done
+    mapfile -t each <<<"${given[$stage]-}"
+    for flags in "${each[@]}"; do submit "$stage" "$after" "$flags"; done
 }
 
 edited=()
-mapfile -t lines <<<"${given[edit]-}"
-for flags in "${lines[@]}"; do
+mapfile -t edits <<<"${given[edit]-}"
+for flags in "${edits[@]}"; do
     [[ $flags =~ --name[\ =]([^ ]+) ]] && edited+=("${BASH_REMATCH[1]}") || edited+=("ThinkEdit-${model##*/}")
 done
 
-say "mkdir -p $(printf %q "$SITE_LOGS")" # a job whose log has no folder fails without a word
 run responses
 run directions responses
 run steering directions
@@ -95,3 +91,30 @@ base=$model
 for model in "${edited[@]}"; do run evaluation edit; done
 model=$base
 run report steering evaluation
+
+# What sbatch says of these does not name them; beyond MaxJobCount it waits, with half of the chain submitted.
+config=$(scontrol show config 2>/dev/null) || config=''
+for name in MaxArraySize max_array_tasks MaxJobCount; do
+    limit=$(sed -n "s/.*\b$name *= *\([0-9]*\).*/\1/p" <<<"$config")
+    needed=$n_shards what="tasks of an array"
+    [ "$name" != MaxJobCount ] || needed=$tasks what="jobs"
+    if ((needed > ${limit:-needed})); then
+        echo "error: --n_shards $n_shards: $needed $what, this cluster has at most $limit ($name): give fewer" >&2
+        exit 2
+    fi
+done
+
+say() { # a line of shell: print it and, unless this is a dry run, run it
+    echo "$1"
+    "$dry_run" || eval "$1"
+}
+say "mkdir -p $(printf %q "$SITE_LOGS")" # a job whose log has no folder fails without a word
+submitted=()
+for line in "${lines[@]}"; do
+    if ! say "$line"; then
+        [ ${#submitted[@]} = 0 ] || eval "scancel ${submitted[*]}"
+        echo "error: sbatch refuses ${line%%_*}, so nothing is left of the ${#submitted[@]} jobs before it" >&2
+        exit 1
+    fi
+    submitted+=("\$${line%%=*}")
+done

@@ -9,15 +9,14 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal, Protocol, Self
 
-import torch
-from torch import Tensor
-
-from thinksteer.confidence import Chain
 from thinksteer.models import ModelRef
 from thinksteer.records import Edit, InputError, Request, Response, Sampling
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
+
+    from thinksteer.confidence import Chain
 
 Steering = Literal["none", "constant", "any"]
 """Which edits an engine must be able to apply: none, those that are like biases (`Edit.constant`), or any."""
@@ -94,6 +93,8 @@ def engine_class(name: str) -> type[Engine]:
 
 def default_engine(ref: ModelRef) -> str:
     """vLLM where it is installed, has a GPU and knows the model; on a CPU it takes a minute to start."""
+    import torch
+
     if find_spec("vllm") is None or torch.cuda.device_count() == 0:
         return "hf"
     return "vllm" if import_module("thinksteer.engines.vllm").supports(ref) else "hf"

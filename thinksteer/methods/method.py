@@ -1,16 +1,20 @@
 """What a method says of itself. Stages, engines and reports know no more of it."""
 
+from __future__ import annotations
+
 from argparse import ArgumentParser, Namespace
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
-from thinksteer.directions import Terms
 from thinksteer.records import EVERYWHERE, Condition, Edit, InputError, Operation, Passage, Reading, Record, Site
 from thinksteer.thinking import Reader
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from thinksteer.directions import Terms
 
 Rule = Any  # a method's own frozen dataclass of JSON values; as a string, where it looks for examples
 
