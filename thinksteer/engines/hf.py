@@ -12,7 +12,6 @@ from typing import Self
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from thinksteer import models
@@ -22,6 +21,7 @@ from thinksteer.engines.batch import Batch, Row
 from thinksteer.engines.cache import LayerShape, SlotCache, layer_shapes, slot_attention
 from thinksteer.engines.outcome import Outcome, eos_ids
 from thinksteer.engines.probe import probe
+from thinksteer.engines.progress import Progress
 from thinksteer.engines.recurrent import bytes_per_token, in_step
 from thinksteer.engines.sampling import check
 from thinksteer.models import ModelRef
@@ -99,12 +99,8 @@ class HFEngine:
         run = Run(self, sampling, edits)
         longest = max(row.stop for row in rows) + run.outcome.forced_room
         finished = self._in_step if is_recurrent(self.model) else self._in_slots
-        with tqdm(total=len(rows), unit="response", desc="generate") as progress:
-            tokens = 0
+        with Progress(len(rows), sampling.max_tokens + run.outcome.forced_room) as run.progress:
             for row in finished(run, rows, longest, edits):
-                tokens += row.drawn
-                progress.set_postfix(tokens=tokens, refresh=False)
-                progress.update()
                 yield run.response(row)
 
     def probe(
@@ -156,6 +152,8 @@ class HFEngine:
 class Run:
     """One call of `generate`: what happens to rows between the steps of a batch."""
 
+    progress: Progress
+
     def __init__(self, engine: HFEngine, sampling: Sampling, edits: Sequence[Edit]) -> None:
         self.engine, self.sampling = engine, sampling
         self.ends = engine.eos_ids | sampling.stop_ids
@@ -190,7 +188,10 @@ class Run:
                 self._force(row)
             row.done = token in self.ends or len(row.ids) == row.stop
             if row.done:
+                self.progress.finish(id(row.request), row.drawn)
                 yield row
+            else:
+                self.progress.update(id(row.request), row.drawn)
 
     def _force(self, row: Row) -> None:
         forced = self.outcome.forced_ids(row.request, row.ids[len(row.request.prompt_ids) :])
