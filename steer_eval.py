@@ -18,9 +18,7 @@ import argparse
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from thinksteer import cli, interventions, models, store
 from thinksteer.figures import length_histogram
@@ -31,6 +29,9 @@ from thinksteer.stage import Generator, load_problems
 from thinksteer.sweep import Point, by_layer, change_of, curves, place, points_of, with_accuracy
 from thinksteer.sweep_figures import layerwise_figure, steering_figure, tokens_figure
 from thinksteer.tables import shown
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def parse_args() -> argparse.Namespace:
@@ -149,7 +150,7 @@ def penalise(generator: Generator, control: str, problems: list[Problem]) -> Non
     summarise(args, generator.ref.key, {"control": name, "adds_to": "logits"})
 
 
-def chosen_layers(args: argparse.Namespace, method: Method, vectors: Tensor) -> Sequence[int | None]:
+def chosen_layers(args: argparse.Namespace, method: Method, vectors: "Tensor") -> Sequence[int | None]:
     """The blocks to steer, one at a time; None stands for all at once. `each` is each that has a vector: where a
     method reads the prompt's last token, and that is always the same, block 0 has none."""
     num_layers = len(vectors)

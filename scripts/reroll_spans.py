@@ -62,13 +62,13 @@ def main() -> None:
             reader, engine = generator.reader, generator.engine
             stops = method.where(reader).tokens or frozenset()
             sampling = replace(generator.sampling, forced_answer="", stop_ids=stops | {reader.close_ids[0]})
+            run.runs_on(engine.device, engine.dtype)
             with store.RecordLog(output) as log:
                 asked = requests(spans, args.n_samples, args.seed, log.done)
                 for response in engine.generate(asked, sampling):
                     drawn = [token for token in response.token_ids if token not in sampling.stop_ids]
                     label = method.classify(reader.decode(drawn), rule)
                     log.append(reroll(response, spans[response.id][1].label, label))
-                run.device = engine.device
     summarise(output)
 
 

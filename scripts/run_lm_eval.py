@@ -24,6 +24,7 @@ from thinksteer.methods import METHODS
 from thinksteer.methods.method import Method
 from thinksteer.models import ModelRef
 from thinksteer.records import EVERYWHERE, Edit, InputError
+from thinksteer.stage import load_model
 from thinksteer.steering import applied
 
 PACKAGE = "lm-eval[hf]==0.4.13"
@@ -88,7 +89,7 @@ def main() -> None:
         if not run.finished:
             vectors = interventions.read_vectors(file, method, args) if method else None
             edits = [edits_for(args, method, vectors, weight) for weight in weights]
-            measure(args, ref, task_manager(args.include_path), dict(zip(weights, edits, strict=True)), path)
+            measure(args, ref, task_manager(args.include_path), dict(zip(weights, edits, strict=True)), path, run)
     show(path)
 
 
@@ -130,7 +131,14 @@ def edits_for(args: argparse.Namespace, method: Method | None, vectors: Tensor |
     return method.edits(vectors, layers, weight, EVERYWHERE)
 
 
-def measure(args: argparse.Namespace, ref: ModelRef, manager: Any, edits: dict[float, list[Edit]], path: Path) -> None:
+def measure(
+    args: argparse.Namespace,
+    ref: ModelRef,
+    manager: Any,
+    edits: dict[float, list[Edit]],
+    path: Path,
+    *runs: store.Run,
+) -> None:
     """Run lm-eval's tasks under the edits of each weight; what an interrupted run has written is kept."""
     from thinksteer.lm_harness import harness
 
@@ -138,7 +146,7 @@ def measure(args: argparse.Namespace, ref: ModelRef, manager: Any, edits: dict[f
     if args.apply_chat_template and not tokenizer.chat_template:
         raise InputError(f"--apply_chat_template: the tokenizer of {ref.location} has no chat template")
     check_tasks(manager, args.tasks)
-    model = models.load_model(ref, args.device, args.dtype, args.trust_remote_code, args.mean_recurrence)
+    model = load_model(args, ref, *runs)
     asked = harness(model, tokenizer, args.batch_size)
     runs = store.read_json(path) if path.exists() else []
     for weight in list(edits)[len(runs) :]:

@@ -14,6 +14,7 @@ import torch
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
+from thinksteer import cpu
 from thinksteer.hub import check_available, own_file
 from thinksteer.records import InputError
 from thinksteer.recurrent import is_recurrent, seed_initial_states
@@ -199,9 +200,9 @@ def load_model(
 ) -> PreTrainedModel:
     """The model, ready to run. `device` "auto": cuda where there is one, split over several if `accelerate` is there.
 
-    `dtype` "auto": the checkpoint's on cuda, float32 on the CPU, where 16-bit arithmetic is slow. `mean_recurrence`:
-    how often a recurrent-depth model runs its core in every forward pass, None: as its config says; the states that
-    it begins with are seeded (`recurrent.seed_initial_states`).
+    `dtype` "auto": the checkpoint's on cuda, `cpu.auto_dtype` on the CPU. `mean_recurrence`: how often a model of
+    recurrent depth runs its core in every forward pass, None: as its config says; the states that it begins with are
+    seeded (`recurrent.seed_initial_states`).
     """
     from transformers import AutoModelForCausalLM
 
@@ -213,7 +214,9 @@ def load_model(
     check_available(ref.location)
     shard = device == "auto" and torch.cuda.device_count() > 1 and importlib.util.find_spec("accelerate") is not None
     target = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    chosen = DTYPES.get(dtype, torch.float32 if target == "cpu" else "auto")
+    chosen = DTYPES.get(dtype) or (cpu.auto_dtype(ref.location) if target == "cpu" else "auto")
+    if target == "cpu":
+        cpu.set_threads()
     try:
         model, found = AutoModelForCausalLM.from_pretrained(
             ref.location,
@@ -238,3 +241,9 @@ def load_model(
     elif mean_recurrence is not None:
         raise InputError(f"--mean_recurrence {mean_recurrence}: {ref.key} is no recurrent-depth model; leave it out")
     return model.eval() if shard else model.eval().to(target)
+
+
+def runs_on(model: PreTrainedModel) -> tuple[str, str]:
+    """The device and the dtype of a model, in words."""
+    device = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else "cpu"
+    return device, str(model.dtype).removeprefix("torch.")

@@ -6,7 +6,9 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
 
 from thinksteer import data, model_files, models, store
 from thinksteer.annotation import passage
@@ -20,6 +22,9 @@ from thinksteer.methods.method import Method, Rule, labelled
 from thinksteer.models import ModelRef
 from thinksteer.records import Edit, InputError, LogitBias, Passage, Problem, Record, Sampling
 from thinksteer.thinking import Reader
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def load_problems(args: argparse.Namespace, dataset: str) -> list[Problem]:
@@ -76,6 +81,20 @@ def load_passages(
     # The order in the files is the order of completion, which differs from run to run.
     records = sorted(records, key=lambda record: (record.id, record.sample))
     return labelled(methods, records, rule, reader, args.min_examples, kept)
+
+
+def load_model(args: argparse.Namespace, ref: ModelRef, *runs: store.Run) -> "PreTrainedModel":
+    """The model for stages that read it without an engine; the manifests of the runs say in which dtype it runs."""
+    model = models.load_model(ref, args.device, args.dtype, args.trust_remote_code, args.mean_recurrence)
+    device, dtype = models.runs_on(model)
+    for run in runs:
+        run.runs_on(device, dtype)
+    print(f"{ref.key}: {in_words(device, dtype, torch.get_num_threads() if device == 'cpu' else None)}")
+    return model
+
+
+def in_words(device: str, dtype: str, threads: int | None) -> str:
+    return f"{device}{f' ({threads} threads)' if threads else ''}, {dtype}"
 
 
 class Generator:
@@ -163,6 +182,11 @@ class Generator:
                     problems, template, engine.tokenizer, args.instruction, args.n_samples, args.seed, log.done
                 )
                 sampling = replace(self.sampling, bias=bias)
+                run.runs_on(engine.device, engine.dtype)
+                print(
+                    f"{output}: {len(asked)} responses to generate, {len(log.done)} are there; at most "
+                    f"{sampling.max_tokens} tokens each; {self.engine_name}, "
+                    f"{in_words(engine.device, engine.dtype, engine.threads)}, {engine.cache} of key-value cache"
+                )
                 for record in records(engine, problems, asked, sampling, grader, edits):
                     log.append(record)
-                run.device = engine.device

@@ -52,7 +52,9 @@ class HFEngine:
         self.max_batch, self.first_columns = max_batch, first_columns
         self.open_ids, self.close_ids = delimiters(template, tokenizer)
         self.eos_ids = eos_ids(model.generation_config.eos_token_id, tokenizer)
-        self.device = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else "cpu"
+        self.device, self.dtype = models.runs_on(model)
+        self.threads = torch.get_num_threads() if self.device == "cpu" else None
+        self.cache = f"{self.cache_bytes / 2**30:.2f} GiB"
 
     @classmethod
     def load(cls, ref: ModelRef, loading: Loading) -> Self:

@@ -21,9 +21,10 @@ KNOWN_SHARE = 1 / 8  # of the responses begun must have finished before their le
 class Forecast:
     """Estimates what is left of a run of `responses`, none of which gets longer than `max_tokens`. Reads no clock.
 
-    A running response is expected to get as long as the finished ones that are longer than it is now, or twice as long
-    as now where there are none; one that has not begun as long as the others on average. While too few have finished to
-    tell, every response is taken to reach `max_tokens`, and the estimate is an upper `bound`.
+    A running response is expected to get as long as the finished ones that are longer than it is now, one that has not
+    begun as long as the others on average. A response that is longer than all of them is expected to get twice as long
+    as now. While too few have finished to tell, every response is taken to reach `max_tokens`, and the estimate is an
+    upper `bound`.
     """
 
     def __init__(self, responses: int, max_tokens: int) -> None:

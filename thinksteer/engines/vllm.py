@@ -79,6 +79,8 @@ class VLLMEngine:
         except (ValueError, RuntimeError) as error:
             raise InputError(f"vLLM cannot run {folder}: {error}; use --engine hf") from error
         config = self._llm.model_config
+        self.dtype, self.threads = str(config.dtype).removeprefix("torch."), None
+        self.cache = f"{self._llm.vllm_config.cache_config.kv_cache_size_tokens} tokens"
         self.longest = config.max_model_len
         self.shape = config.get_total_num_hidden_layers(), config.get_hidden_size()
         self.eos_ids = eos_ids(stated_eos(folder, config.hf_text_config.eos_token_id), tokenizer)
