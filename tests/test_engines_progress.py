@@ -4,6 +4,7 @@ import io
 import random
 import re
 import sys
+from typing import ClassVar, Self
 
 import pytest
 
@@ -84,6 +85,21 @@ def test_nothing_is_foretold_before_the_first_token():
     forecast.look(0.0, [], 0)
     forecast.look(5.0, [], 0)
     assert forecast.left is None and forecast.tokens == 0
+
+
+class Watched(Progress):
+    """Keeps what it was told."""
+
+    runs: ClassVar[list[Self]] = []
+
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.seen = []
+        self.runs.append(self)
+
+    def update(self, response, tokens):
+        self.seen.append((self.forecast.finished, response, tokens))
+        super().update(response, tokens)
 
 
 class Stream(io.StringIO):
