@@ -22,7 +22,7 @@ from thinksteer.methods import METHODS, family
 from thinksteer.methods.method import Method
 from thinksteer.models import ModelRef
 from thinksteer.records import Passage
-from thinksteer.stage import annotations, chosen_methods, load_passages
+from thinksteer.stage import annotations, chosen_methods, load_model, load_passages
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -83,7 +83,7 @@ def main() -> None:
             sources = {"responses_sha256": ",".join(store.sha256(file) for file in store.record_files(responses))}
             sources |= {package: version(package) for package in ("torch", "transformers")}
             groups = [(methods, examples(args, ref, methods)) for methods in alike(missing)]  # before a model is loaded
-            model = models.load_model(ref, args.device, args.dtype, args.trust_remote_code, args.mean_recurrence)
+            model = load_model(args, ref, *(run for run in runs.values() if not run.finished))
             for methods, passages in groups:
                 about = {name: str(value) for name, value in (settings | rules[methods[0].name]).items()} | sources
                 extract(args, model, methods, passages, paths, about)

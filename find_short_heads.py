@@ -19,7 +19,7 @@ from thinksteer.lengths import Rule, read_rule
 from thinksteer.methods import METHODS
 from thinksteer.published import published_heads
 from thinksteer.records import InputError
-from thinksteer.stage import load_passages
+from thinksteer.stage import load_model, load_passages
 
 HEAD_FRACTION = 0.04  # ThinkEdit, section 4.1: about 4 % of the heads
 
@@ -61,7 +61,7 @@ def main() -> None:
             direction, about = store.read_direction(source), store.read_safetensors(source)[1]
             method, rule = METHODS[args.control], rule_of(source, about)
             passages = read_at(load_passages(args, ref, [method], rule), method.reading)
-            model = models.load_model(ref, args.device, args.dtype, args.trust_remote_code, args.mean_recurrence)
+            model = load_model(args, ref, run)
             scores = head_scores(model, passages, direction, args.batch_tokens)
             heads = top_heads(scores, n_heads or max(1, round(share * scores.numel())))
             with store.atomic(store.figure_path(path)) as partial:

@@ -130,6 +130,8 @@ def sweep(generator: Generator, control: str, problems: list[Problem]) -> None:
             raise InputError(f"{sources[0]} has no vector for {added_to}: give other --layer")
         coef = weight / len(at) if together and weight else weight
         edits = method.edits(vectors, at, coef, where) if weight else []
+        if said := interventions.warning(sources[0], edits):
+            print(said)
         output = store.steering_path(args.artifacts, model, args.dataset, name, weight, layer, args.shard)
         # Nothing that is added comes from the choice of the layer, so weight 0 is one file for all of them.
         generator.write(output, args.dataset, problems, edits, sources if weight else sources[:1], **about)

@@ -24,6 +24,7 @@ from thinksteer import cli, model_files, models, store
 from thinksteer import judge as endpoint
 from thinksteer.annotation import LABELS, Annotation, annotate, render, solid, thinking_text
 from thinksteer.annotations import AnnotationLog, read_annotations
+from thinksteer.engines import Engine
 from thinksteer.generation import record_seed
 from thinksteer.keywords import annotate_text
 from thinksteer.models import ModelRef
@@ -59,14 +60,14 @@ Answers = Iterator[tuple[int, str]]
 class Annotator:
     """Who annotates: `answers` takes records and the text of their thinking, and gives (index, annotated) as they come.
 
-    `name` is its folder's; `settings` and `inputs` are what its answers depend on; `device`: of a local model.
+    `name` is its folder's; `settings` and `inputs` are what its answers depend on; `engine`: of a local model.
     """
 
     name: str
     answers: Callable[[Sequence[Record], Sequence[str]], Answers]
     settings: dict[str, Any] = field(default_factory=dict)
     inputs: Sequence[Path] = ()
-    device: Callable[[], str | None] = lambda: None
+    engine: Callable[[], Engine] | None = None
 
 
 def keywords(args: argparse.Namespace, stack: ExitStack) -> Annotator:
@@ -112,9 +113,7 @@ def local(args: argparse.Namespace, stack: ExitStack) -> Annotator:
 
     settings = {"annotator_model": ref.key, "annotator_source": ref.source, "annotator_template": ref.template.name}
     settings |= {"prompt": PROMPT, "max_length": args.max_length, "engine": generator.engine_name, "dtype": args.dtype}
-    return Annotator(
-        store.slug(ref.key), answers, settings, model_files.fingerprint(ref), lambda: generator.engine.device
-    )
+    return Annotator(store.slug(ref.key), answers, settings, model_files.fingerprint(ref), lambda: generator.engine)
 
 
 ANNOTATORS = {"keywords": keywords, "judge": judge, "local": local}
@@ -185,9 +184,11 @@ def write(
                 if not text.strip():
                     log.append(annotate(record, reader, ""))
             asked = [(record, text) for record, text in zip(missing, texts, strict=True) if text.strip()]
+            if annotator.engine and asked:
+                engine = annotator.engine()
+                run.runs_on(engine.device, engine.dtype)
             for index, annotated in annotator.answers([one for one, _ in asked], [text for _, text in asked]):
                 log.append(annotate(asked[index][0], reader, annotated))
-        run.device = annotator.device()
 
 
 def describe(records: Sequence[Record], annotations: Sequence[Annotation]) -> str:

@@ -34,6 +34,7 @@ from thinksteer.layout import layout_of
 from thinksteer.methods.control_vectors import NAME
 from thinksteer.models import ModelRef
 from thinksteer.records import InputError
+from thinksteer.stage import load_model
 from thinksteer.thinking import Reader
 
 if TYPE_CHECKING:
@@ -90,14 +91,16 @@ def main() -> None:
     with ExitStack() as stack:
         runs = [stack.enter_context(store.run(one, settings, inputs, args.overwrite)) for one in (path, report)]
         if not all(run.finished for run in runs):
-            make(args, ref, settings, path, report)
+            make(args, ref, settings, path, report, runs)
     print(f"{path}:\n{describe(store.read_json(report))}")
 
 
-def make(args: argparse.Namespace, ref: ModelRef, settings: dict[str, Any], path: Path, report: Path) -> None:
+def make(
+    args: argparse.Namespace, ref: ModelRef, settings: dict[str, Any], path: Path, report: Path, runs: list[store.Run]
+) -> None:
     """Write the vector, what it finds, and the figure."""
     pairs, held_out = pairs_of(args, ref)
-    model = models.load_model(ref, args.device, args.dtype, args.trust_remote_code, args.mean_recurrence)
+    model = load_model(args, ref, *(run for run in runs if not run.finished))
     layers = chosen_layers(args.layers, layout_of(model).shape[0])
     states = states_of(model, pairs + held_out, args.batch_tokens)  # [2 (N + M), L, D]
     differences = states[0::2, layers].double() - states[1::2, layers].double()

@@ -42,7 +42,7 @@ from thinksteer.methods.method import Method
 from thinksteer.models import ModelRef
 from thinksteer.probe_figures import kinds_figure
 from thinksteer.records import InputError, Passage
-from thinksteer.stage import annotations, chosen_methods, load_passages
+from thinksteer.stage import annotations, chosen_methods, load_model, load_passages
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -93,9 +93,8 @@ def main() -> None:
         inputs = [responses, source, *annotations(args, responses), *model_files.fingerprint(ref)]
         with store.run(path, settings, inputs, args.overwrite) as run:
             if not run.finished:
-                if model is None:
-                    loading = (args.device, args.dtype, args.trust_remote_code, args.mean_recurrence)
-                    model = models.load_model(ref, *loading)
+                model = model or load_model(args, ref)
+                run.runs_on(*models.runs_on(model))
                 measure(args, ref, model.requires_grad_(False), method, path)
         about = store.read_json(path)
         curves.append(curves_of(about))

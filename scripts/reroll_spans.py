@@ -63,6 +63,7 @@ def main() -> None:
             reader, engine = generator.reader, generator.engine
             ends = [text for text in (method.where(reader).text, ref.template.close) if text]
             sampling = replace(generator.sampling, forced_answer="", stop_ids=reader.tokens_with(ends))
+            run.runs_on(engine.device, engine.dtype)
             with store.RecordLog(output) as log:
                 asked = requests(spans, args.n_samples, args.seed, log.done)
                 for response in engine.generate(asked, sampling):
@@ -70,7 +71,6 @@ def main() -> None:
                     drawn = re.split("|".join(map(re.escape, ends)), response.text)[0]
                     label = method.classify(drawn, rule)
                     log.append(reroll(response, spans[response.id][1].label, label))
-                run.device = engine.device
     summarise(output)
 
 

@@ -26,6 +26,7 @@ from thinksteer.methods import METHODS
 from thinksteer.methods.method import Method
 from thinksteer.models import ModelRef
 from thinksteer.records import EVERYWHERE, Edit, InputError
+from thinksteer.stage import load_model
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -138,7 +139,7 @@ def main() -> None:
         if not run.finished:
             vectors = interventions.read_vectors(file, method, args) if method else None
             edits = [edits_for(args, method, vectors, weight) for weight in weights]
-            measure(args, ref, task_manager(args.include_path), dict(zip(weights, edits, strict=True)), path)
+            measure(args, ref, task_manager(args.include_path), dict(zip(weights, edits, strict=True)), path, run)
     show(path)
 
 
@@ -181,7 +182,14 @@ def edits_for(args: argparse.Namespace, method: Method | None, vectors: Tensor |
     return method.edits(vectors, layers, weight, EVERYWHERE)
 
 
-def measure(args: argparse.Namespace, ref: ModelRef, manager: Any, edits: dict[float, list[Edit]], path: Path) -> None:
+def measure(
+    args: argparse.Namespace,
+    ref: ModelRef,
+    manager: Any,
+    edits: dict[float, list[Edit]],
+    path: Path,
+    *runs: store.Run,
+) -> None:
     """Run lm-eval's tasks under the edits of each weight; what an interrupted run has written is kept."""
     from thinksteer.lm_harness import harness
     from thinksteer.steering import applied
@@ -193,7 +201,7 @@ def measure(args: argparse.Namespace, ref: ModelRef, manager: Any, edits: dict[f
     if unused:
         raise InputError(f"--chat_template_args: the chat template of {ref.location} does not use {unused[0]}")
     check_generation(check_tasks(manager, args.tasks), args.gen_kwargs)
-    model = models.load_model(ref, args.device, args.dtype, args.trust_remote_code, args.mean_recurrence)
+    model = load_model(args, ref, *runs)
     asked = harness(model, tokenizer, args.batch_size, **{name: getattr(args, name) for name in THINKING})
     if (longest := args.gen_kwargs.get("max_gen_toks", 0)) >= asked.max_length:
         raise InputError(

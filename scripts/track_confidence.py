@@ -150,16 +150,17 @@ def probe(generator: Generator, one: Task, ends: tuple[tuple[int, ...], tuple[in
     with store.run(one.output, settings, one.sources, args.overwrite) as run:
         if run.finished:
             return
+        engine = generator.engine
+        run.runs_on(engine.device, engine.dtype)
         with TrajectoryLog(one.output) as log:
             of = {(record.id, record.sample): record for record in one.records}
             left = [chain(of[key], reader, args.every, *ends) for key in of if key not in log.done]
-            for broken, found in generator.engine.probe(left, one.choices.answers, one.edits):
+            for broken, found in engine.probe(left, one.choices.answers, one.edits):
                 record, at = of[broken.id, broken.sample], [fork.at for fork in broken.forks]
                 log_probs = one.choices.pooled(found.double().numpy())
                 ended = at[-1] if record.status == "closed" else None
                 reference = one.choices.index(record.reference)
                 log.append(trajectory(record, at, log_probs, one.choices.names, reference, ended))
-        run.device = generator.engine.device
 
 
 def asked(args: argparse.Namespace, one: Task) -> dict[str, Any]:

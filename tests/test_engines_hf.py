@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from test_engines_progress import Watched
 from tokenizers import Tokenizer, models
 from transformers import (
     LlamaConfig,
@@ -19,7 +20,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from thinksteer.engines import ENGINES, engine_class
+from thinksteer.engines import ENGINES, engine_class, hf
 from thinksteer.engines.batch import Batch
 from thinksteer.engines.hf import HFEngine
 from thinksteer.engines.sampling import choose, uniforms
@@ -401,3 +402,19 @@ def test_no_requests_give_no_responses(llama):
 def test_the_table_knows_the_engine():
     assert "hf" in ENGINES
     assert engine_class("hf") is HFEngine
+
+
+def test_progress_moves_with_every_token_and_ends_with_the_whole(llama, monkeypatch):
+    monkeypatch.setattr(hf, "Progress", Watched)
+    sampling = replace(SAMPLED, forced_answer="C", forced_tokens=3)
+    responses = list(narrow(llama).generate(make_requests(8), sampling))
+    progress = Watched.runs.pop()
+    assert progress.forecast.finished == progress.forecast.responses == 8
+    assert progress.forecast.tokens == sum(len(one.token_ids) for one in responses)
+    assert progress.forecast.max_tokens >= max(len(one.token_ids) for one in responses)
+    first = [tokens for finished, _, tokens in progress.seen if finished == 0]
+    assert sorted(set(first)) == list(range(1, max(first) + 1)) and max(first) >= len(responses[0].token_ids) - 1
+    for response in {response for _, response, _ in progress.seen}:  # each grows, also over a move to another phase
+        tokens = [tokens for _, one, tokens in progress.seen if one == response]
+        assert tokens == sorted(set(tokens)) and tokens[0] == 1
+    assert not progress._running

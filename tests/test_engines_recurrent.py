@@ -18,10 +18,11 @@ from test_engines_hf import (
     make_requests,
     make_tokenizer,
 )
+from test_engines_progress import Watched
 from test_recurrent import first_states
 
 from thinksteer import cli, models
-from thinksteer.engines import Loading, engine_class
+from thinksteer.engines import Loading, engine_class, hf
 from thinksteer.engines.hf import HFEngine
 from thinksteer.engines.recurrent import Rank
 from thinksteer.engines.sampling import choose, uniforms
@@ -146,6 +147,15 @@ def test_rows_are_sampled_alike_alone_in_any_batch_and_in_any_order(model):
     assert len(set(expected.values())) == len(requests)
     again = [replace(request, seed=request.seed + 1) for request in requests]
     assert tokens_of(engine(model).generate(again, SAMPLED)) != expected
+
+
+def test_progress_moves_with_every_token_and_ends_with_the_whole(model, monkeypatch):
+    monkeypatch.setattr(hf, "Progress", Watched)
+    responses = list(engine(model).generate(make_requests(4, longest=3), SAMPLED))
+    progress = Watched.runs.pop()
+    assert [finished for finished, _, _ in progress.seen[:5]] == [0] * 5
+    assert len(progress.seen) == sum(len(one.token_ids) - 1 for one in responses)
+    assert progress.forecast.tokens == sum(len(one.token_ids) for one in responses)
 
 
 def test_rows_of_one_length_run_together_as_far_as_the_cache_holds(model, monkeypatch):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save
+from test_engines_progress import Watched
 
 from thinksteer import models, store
 from thinksteer.confidence import Chain, Fork, tails
@@ -187,6 +188,24 @@ def test_an_iterator_may_be_closed_early_and_the_engine_goes_on(hf, vllm, asked)
     next(responses)
     responses.close()
     assert answers(vllm, asked[:5], GREEDY) == answers(hf, asked[:5], GREEDY)
+
+
+def test_progress_moves_before_the_first_response_ends_and_ends_with_the_whole(vllm, asked, monkeypatch):
+    module = sys.modules["thinksteer.engines.vllm"]
+    monkeypatch.setattr(module, "Progress", Watched)
+    monkeypatch.setattr(module, "LOOK_S", 0.001)
+    sampling = replace(GREEDY, max_tokens=24, forced_answer="\n</think>\n\nThe answer is", forced_tokens=8)
+    found = answers(vllm, asked, sampling)
+    assert any(response.forced_at for response in found.values())
+    progress = Watched.runs.pop()
+    assert progress.forecast.finished == progress.forecast.responses == len(asked)
+    assert progress.forecast.tokens == sum(len(response.token_ids) for response in found.values())
+    early = [tokens for finished, _, tokens in progress.seen if finished == 0]
+    assert early and len(set(early)) > 1
+    for response in {response for _, response, _ in progress.seen}:
+        tokens = [tokens for _, one, tokens in progress.seen if one == response]
+        assert tokens == sorted(tokens)
+    assert not progress._running
 
 
 def test_steering_that_does_nothing_is_refused(vllm, asked, vectors, monkeypatch):

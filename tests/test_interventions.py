@@ -129,3 +129,30 @@ def test_a_run_says_how_to_apply_the_direction_so_again(file):
         assert (restored.operation, restored.sites, restored.where) == (method.operation, method.sites, method.where)
         same = interventions.read_vectors(file, restored, again)
         assert torch.equal(same, interventions.read_vectors(file, method, args))
+
+
+def test_a_vector_many_times_as_long_as_the_activations_is_named(file):
+    def warned(coef, layers=(1, 2), *said):
+        method = interventions.chosen(ATTN, args := flags(*said))
+        return interventions.warning(
+            file, method.edits(interventions.read_vectors(file, method, args), layers, coef, EVERYWHERE)
+        )
+
+    assert warned(0.4) is None and warned(-5.0) is None and warned(0.0) is None
+    assert "layer 2 is 12 times as long as the mean activation" in warned(6.0)
+    assert "layer 2 is 600 times" in warned(-300.0)
+    assert warned(6.0, (1,)) is None and "layer 1 is 30 times" in warned(60.0, (1,))
+    assert warned(60.0, (0,)) is None  # where the direction has no vector
+    assert "layer 1 is 11 times" in warned(11.0, (1,), "--scale", "overall")
+    assert "layer 2 is 11 times" in warned(5.5, (1, 2), "--control_direction", "random")
+    assert warned(300.0, (1,), "--operation", "amplify") is None
+
+
+def test_norms_of_zero_are_exceeded_and_a_file_without_norms_gives_no_warning(tmp_path):
+    edits = ATTN.edits(DIRECTION, (1,), 0.1, EVERYWHERE)
+    path = tmp_path / "direction.safetensors"
+    store.write_safetensors(path, {"direction": DIRECTION, "overall_norm": 0 * NORMS}, {})
+    assert "layer 1" in interventions.warning(path, edits)
+    assert interventions.warning(path, []) is None
+    store.write_safetensors(path, {"direction": DIRECTION}, {})
+    assert interventions.warning(path, ATTN.edits(DIRECTION, (1,), 6e4, EVERYWHERE)) is None

@@ -38,7 +38,8 @@ def test_the_manifest_says_what_was_made_from_what(tmp_path, monkeypatch):
         assert not state.finished
         during = read(output)
         assert during["finished"] is None and during["started"]
-        state.device = "H200"
+        state.runs_on("H200", "bfloat16")
+        assert read(output)["dtype"] == "bfloat16"
         write_json(output, {})
     facts = read(output)
     assert manifest_path(output).name == "c.json.run.json"
@@ -47,10 +48,9 @@ def test_the_manifest_says_what_was_made_from_what(tmp_path, monkeypatch):
     assert facts["inputs"] == {"responses/m/a.json": sha256(inside), str(outside): sha256(outside)}
     assert facts["versions"]["torch"] == version("torch") and "python" in facts["versions"]
     assert facts["finished"] >= facts["started"] == during["started"]
-    assert facts["device"] == "H200" and facts["host"]
-    assert sorted(facts) == sorted(
-        ["command", "settings", "seed", "versions", "git_revision", "inputs", "started", "finished", "host", "device"]
-    )
+    assert (facts["device"], facts["dtype"]) == ("H200", "bfloat16") and facts["host"]
+    names = {"command", "settings", "seed", "versions", "git_revision", "inputs", "started", "finished", "host"}
+    assert facts.keys() == names | {"device", "dtype"}
 
 
 def test_a_finished_run_is_not_done_again_unless_its_output_is_gone(tmp_path):
@@ -99,6 +99,47 @@ def test_an_interrupted_run_goes_on_with_its_file_and_keeps_its_start(tmp_path):
     with run(output, SETTINGS, [], overwrite=False) as state:
         assert not state.finished and json.loads(output.read_text()) == "half"
     assert read(output)["started"] == "2025-01-01T00:00:00+00:00" and read(output)["finished"]
+
+
+def begun(output, dtype, times=1):
+    """A run in that dtype that is interrupted when it has written, as often as that."""
+    for _ in range(times):
+        with pytest.raises(KeyboardInterrupt), run(output, SETTINGS, [], overwrite=False) as state:
+            if dtype:
+                state.runs_on("cpu", dtype)
+            output.mkdir() if output.suffix == "" else write_json(output, 1)
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_run_goes_on_in_its_dtype_alone(tmp_path):
+    output = tmp_path / "a.json"
+    begun(output, "bfloat16", times=2)
+    begun(output, None)  # stopped before its model was loaded
+    said = rf"{output} was begun in bfloat16, on this machine the model runs in float32: .*--overwrite"
+    with pytest.raises(InputError, match=said), run(output, SETTINGS, [], overwrite=False) as state:
+        state.runs_on("cpu", "float32")
+    assert read(output)["dtype"] == "bfloat16"
+    with run(output, SETTINGS, [], overwrite=False) as state:
+        state.runs_on("another cpu", "bfloat16")
+    assert (read(output)["device"], read(output)["dtype"]) == ("another cpu", "bfloat16")
+    with run(output, SETTINGS, [], overwrite=False) as state:
+        assert state.finished  # whatever this machine computes in
+    with run(output, SETTINGS, [], overwrite=True) as state:
+        state.runs_on("cpu", "float32")
+        write_json(output, 1)
+    assert read(output)["dtype"] == "float32"
+
+
+def test_a_folder_and_an_output_begun_before_dtypes_were_recorded_bind_nobody(tmp_path):
+    begun(tmp_path / "folder", "bfloat16")
+    old = tmp_path / "old.json"
+    begun(old, None)
+    write_json(manifest_path(old), {name: value for name, value in read(old).items() if name != "dtype"})
+    for output in (tmp_path / "folder", old):
+        with run(output, SETTINGS, [], overwrite=False) as state:
+            state.runs_on("cpu", "float32")
+            output.mkdir() if output.suffix == "" else None
+        assert read(output)["dtype"] == "float32"
 
 
 def test_an_interrupted_run_that_wrote_nothing_binds_nobody(tmp_path):

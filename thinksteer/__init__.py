@@ -1,5 +1,6 @@
 """Steering how long language models think: what the stages and scripts are made of."""
 
+import os
 import sys
 
 # Here, before any other module, since an older Python fails at some import with a message that does not say why. The
@@ -10,3 +11,8 @@ if sys.version_info < (3, 11):  # noqa: UP036
         "source scripts/set_up.sh requirements-common.txt\n"
     )
     sys.exit(2)
+
+# Threads that wait for each other sleep. By default they spin, and every operation takes ten times as long as soon as
+# another process takes one of the cores. OpenMP reads this when PyTorch is imported.
+if "torch" not in sys.modules:
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")

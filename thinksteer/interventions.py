@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 from thinksteer import store
 from thinksteer.flags import natural_int
 from thinksteer.methods.method import Method, everywhere, own_vector
-from thinksteer.records import Condition, InputError
+from thinksteer.records import Condition, Edit, InputError
 from thinksteer.thinking import Reader
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 SITES = ("block_in", "attn_out", "mlp_out", "block_out")
+STRONG = 10  # times the norm of the mean activation: no model computes sensibly with so much added
 
 
 def responding(reader: Reader) -> Condition:
@@ -115,11 +116,9 @@ def read_vectors(file: Path, method: Method, args: Namespace) -> Tensor:
     if args.scale == "unit":
         vectors = stretched(vectors, vectors.new_ones(len(vectors)))
     if args.scale == "overall":
-        norms = store.read_safetensors(file)[0].get("overall_norm")
+        norms = _overall_norms(file, len(vectors))
         if norms is None:
             raise InputError(f"{file} holds no tensor `overall_norm`: make it with stage 2, or give another --scale")
-        if norms.shape != vectors.shape[:1] or not norms.isfinite().all():
-            raise InputError(f"{file}: `overall_norm` is no finite [num_layers]: make it with stage 2")
         vectors = stretched(vectors, norms)
     if args.control_direction:
         vectors = random_like(vectors, args.control_seed)
@@ -129,6 +128,32 @@ def read_vectors(file: Path, method: Method, args: Namespace) -> Tensor:
     if source is not None and not vectors[source].any():
         raise InputError(f"{file} has no vector for layer {source}: choose another --from_layer")
     return method.spread(vectors)
+
+
+def warning(file: Path, edits: Sequence[Edit]) -> str | None:
+    """One line for the user if an edit adds many times as much as the activations that the direction in a file was read
+    from. None: no edit does, or the file has no norms of them."""
+    shares = {}
+    for edit in edits:
+        norms = _overall_norms(file, len(edit.vectors)) if edit.operation == "add" else None
+        if norms is not None:
+            added = abs(edit.coef) * edit.vectors.norm(dim=-1)
+            shares |= {layer: float(added[layer] / norms[layer].clamp(min=1e-30)) for layer in edit.layers}
+    layer = max(shares, key=shares.__getitem__, default=None)
+    if layer is None or shares[layer] <= STRONG:
+        return None
+    return (
+        f"warning: the vector added in layer {layer} is {shares[layer]:.0f} times as long as the mean activation that "
+        "its direction was read from, so the responses may be no text: lower --direction_weight"
+    )
+
+
+def _overall_norms(file: Path, num_layers: int) -> Tensor | None:
+    """The norms `[L]` of the mean activations that a file states, if it does. InputError if they are broken."""
+    norms = store.read_safetensors(file)[0].get("overall_norm")
+    if norms is not None and (norms.shape != (num_layers,) or not norms.isfinite().all()):
+        raise InputError(f"{file}: `overall_norm` is no finite [num_layers]: make it with stage 2")
+    return norms
 
 
 def _sites(args: Namespace) -> tuple[str, ...]:

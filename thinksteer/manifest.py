@@ -33,14 +33,29 @@ SOURCE = Path(__file__).resolve().parent.parent
 class Run:
     """The run of a stage that makes `output`.
 
-    `finished`: an earlier run with the same settings and inputs completed, so there is nothing to do. `device` is what
-    the manifest will say; a stage whose model runs in another process sets it, else it is the GPU that this process
-    used, or "cpu".
+    `finished`: an earlier run with the same settings and inputs completed, so there is nothing to do. `device` and
+    `dtype` are what the manifest says of the model that ran (see `runs_on`); without one, the device is the GPU that
+    this process used, or "cpu".
     """
 
     output: Path
     finished: bool
     device: str | None = None
+    dtype: str | None = None
+
+    def runs_on(self, device: str, dtype: str) -> None:
+        """Says where and in which dtype the model runs, before it makes the first part of the output.
+
+        InputError: an interrupted run has made a part in another dtype, as `--dtype auto` differs between machines.
+        """
+        if self.dtype not in (None, dtype):
+            raise InputError(
+                f"{self.output} was begun in {self.dtype}, on this machine the model runs in {dtype}: finish it on a "
+                "machine like the first, or use --overwrite"
+            )
+        self.device, self.dtype = device, dtype
+        path = manifest_path(self.output)
+        write_json(path, read_json(path) | {"device": device, "dtype": dtype})
 
 
 @contextmanager
@@ -77,7 +92,9 @@ def run(output: Path, settings: Mapping[str, Any], inputs: Sequence[Path], overw
             facts["started"] = earlier["started"]
             if output.is_dir():
                 shutil.rmtree(output)
-        state = Run(output, finished=False)
+            else:
+                facts["dtype"] = earlier.get("dtype")
+        state = Run(output, finished=False, dtype=facts["dtype"])
         try:
             write_json(manifest_path(output), facts)
             yield state
@@ -86,7 +103,8 @@ def run(output: Path, settings: Mapping[str, Any], inputs: Sequence[Path], overw
                 manifest_path(output).unlink(missing_ok=True)
                 _bring_back(output)
             raise
-        write_json(manifest_path(output), facts | {"finished": _now(), "device": state.device or _device()})
+        made = {"finished": _now(), "device": state.device or _device(), "dtype": state.dtype}
+        write_json(manifest_path(output), facts | made)
         _clear(output)
 
 
@@ -113,6 +131,7 @@ def _facts(settings: dict[str, Any], hashes: dict[str, str]) -> dict[str, Any]:
         "finished": None,
         "host": socket.gethostname(),
         "device": None,
+        "dtype": None,
     }
 
 

@@ -211,13 +211,14 @@ def load_model(
 ) -> PreTrainedModel:
     """The model, ready to run. `device` "auto": cuda where there is one, split over several (`accelerate`).
 
-    `dtype` "auto": the checkpoint's on cuda, float32 on the CPU, where 16-bit arithmetic is slow. `mean_recurrence`:
-    how often a recurrent-depth model runs its core in every forward pass, None: as its config says; the states that
-    it begins with are seeded (`recurrent.seed_initial_states`).
+    `dtype` "auto": the checkpoint's on cuda, `cpu.auto_dtype` on the CPU. `mean_recurrence`: how often a model of
+    recurrent depth runs its core in every forward pass, None: as its config says; the states that it begins with are
+    seeded (`recurrent.seed_initial_states`).
     """
     import torch
     from transformers import AutoModelForCausalLM
 
+    from thinksteer import cpu
     from thinksteer.layout import check_runs
     from thinksteer.recurrent import is_recurrent, seed_initial_states
 
@@ -232,7 +233,9 @@ def load_model(
         gpus = f"{torch.cuda.device_count()} GPUs"
         raise InputError(f"{gpus}: pip install accelerate, which splits a model over them, or --device cuda for one")
     target = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    chosen = getattr(torch, dtype) if dtype in DTYPES else torch.float32 if target == "cpu" else "auto"
+    chosen = getattr(torch, dtype) if dtype in DTYPES else cpu.auto_dtype(ref.location) if target == "cpu" else "auto"
+    if target == "cpu":
+        cpu.set_threads()
     try:
         if trust_remote_code:
             _adapt_own_code(ref.location, trust_remote_code)
@@ -266,6 +269,14 @@ def load_model(
     model = model.eval() if shard else model.eval().to(target)
     check_runs(model)
     return model
+
+
+def runs_on(model: PreTrainedModel) -> tuple[str, str]:
+    """The device and the dtype of a model, in words."""
+    import torch
+
+    device = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else "cpu"
+    return device, str(model.dtype).removeprefix("torch.")
 
 
 def _adapt_own_code(location: str, trust_remote_code: bool) -> None:

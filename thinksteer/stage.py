@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from thinksteer import analysis, data, model_files, models, store
 from thinksteer.annotation import passage
@@ -20,6 +20,9 @@ from thinksteer.methods.method import Method, Rule, labelled
 from thinksteer.models import ModelRef
 from thinksteer.records import Edit, InputError, LogitBias, Passage, Problem, Record, Sampling
 from thinksteer.thinking import Reader, Template
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def load_problems(args: argparse.Namespace, dataset: str) -> list[Problem]:
@@ -93,6 +96,22 @@ def say(path: Path, records: Sequence[Record], max_length: int, template: Templa
     print(f"{path}: {analysis.describe(found)}")
     for line in analysis.oddities(analysis.metrics(found, max_length), max_length):
         print(f"  note: {line}")
+
+
+def load_model(args: argparse.Namespace, ref: ModelRef, *runs: store.Run) -> "PreTrainedModel":
+    """The model for stages that read it without an engine; the manifests of the runs say in which dtype it runs."""
+    import torch
+
+    model = models.load_model(ref, args.device, args.dtype, args.trust_remote_code, args.mean_recurrence)
+    device, dtype = models.runs_on(model)
+    for run in runs:
+        run.runs_on(device, dtype)
+    print(f"{ref.key}: {in_words(device, dtype, torch.get_num_threads() if device == 'cpu' else None)}")
+    return model
+
+
+def in_words(device: str, dtype: str, threads: int | None) -> str:
+    return f"{device}{f' ({threads} threads)' if threads else ''}, {dtype}"
 
 
 class Generator:
@@ -190,6 +209,11 @@ class Generator:
                     print(f"{self.ref.key}: {template.described()}{opened}")
                     self._told = True
                 sampling = replace(self.sampling, bias=bias)
+                run.runs_on(engine.device, engine.dtype)
+                print(
+                    f"{output}: {len(asked)} responses to generate, {len(log.done)} are there; at most "
+                    f"{sampling.max_tokens} tokens each; {self.engine_name}, "
+                    f"{in_words(engine.device, engine.dtype, engine.threads)}, {engine.cache} of key-value cache"
+                )
                 for record in records(engine, problems, asked, sampling, grader, edits):
                     log.append(record)
-                run.device = engine.device

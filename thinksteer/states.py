@@ -13,7 +13,7 @@ from thinksteer.lengths import rule_text
 from thinksteer.methods.method import Method
 from thinksteer.models import ModelRef
 from thinksteer.separability import choose
-from thinksteer.stage import load_passages
+from thinksteer.stage import load_model, load_passages
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,7 +75,7 @@ def make_states(args: argparse.Namespace, ref: ModelRef, method: Method) -> Path
         single = all(span.end - span.start == 1 for _, span in spans)
         if single:
             passages = [replace(one, spans=tuple(replace(span, start=0) for span in one.spans)) for one in passages]
-        model = models.load_model(ref, args.device, args.dtype, args.trust_remote_code, args.mean_recurrence)
+        model = load_model(args, ref, run)
         site = method.reading.site
         last, mean = span_states(model, passages, site, args.batch_tokens)
         lists = {"ids": [passage.id for passage, _ in spans], "samples": [passage.sample for passage, _ in spans]}

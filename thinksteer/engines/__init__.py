@@ -52,11 +52,15 @@ class Loading:
 class Engine(Protocol):
     """Answers requests, each from its own seed, and yields the responses as they finish.
 
-    `device`: what it runs on, in words.
+    `device`: what it runs on, in words; `dtype`: of the weights; `threads`: of a CPU, None where the engine does not
+    say; `cache`: the memory for keys and values, in words.
     """
 
     tokenizer: PreTrainedTokenizerBase
     device: str
+    dtype: str
+    threads: int | None
+    cache: str
 
     @classmethod
     def load(cls, ref: ModelRef, loading: Loading) -> Self: ...

@@ -12,7 +12,6 @@ from typing import Self
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from thinksteer import models
@@ -23,6 +22,7 @@ from thinksteer.engines.batch import Batch, Row
 from thinksteer.engines.cache import ATTENTION, LayerShape, SlotCache, grouped_attention, layer_shapes
 from thinksteer.engines.outcome import Outcome, eos_ids
 from thinksteer.engines.probe import probe
+from thinksteer.engines.progress import Progress
 from thinksteer.engines.recurrent import bytes_per_token, in_step
 from thinksteer.engines.sampling import check
 from thinksteer.models import ModelRef
@@ -53,7 +53,9 @@ class HFEngine:
         self.max_batch, self.first_columns = max_batch, first_columns
         self.marks = Marks.of(template, tokenizer)
         self.eos_ids = eos_ids(model.generation_config.eos_token_id, tokenizer)
-        self.device = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else "cpu"
+        self.device, self.dtype = models.runs_on(model)
+        self.threads = torch.get_num_threads() if self.device == "cpu" else None
+        self.cache = f"{self.cache_bytes / 2**30:.2f} GiB"
 
     @classmethod
     def load(cls, ref: ModelRef, loading: Loading) -> Self:
@@ -100,12 +102,8 @@ class HFEngine:
         run = Run(self, sampling, edits)
         longest = max(row.stop for row in rows) + run.outcome.forced_room
         finished = self._in_step if is_recurrent(self.model) else self._in_slots
-        with tqdm(total=len(rows), unit="response", desc="generate") as progress:
-            tokens = 0
+        with Progress(len(rows), sampling.max_tokens + run.outcome.forced_room) as run.progress:
             for row in finished(run, rows, longest, edits):
-                tokens += row.drawn
-                progress.set_postfix(tokens=tokens, refresh=False)
-                progress.update()
                 yield run.response(row)
 
     def probe(
@@ -155,6 +153,8 @@ class HFEngine:
 class Run:
     """One call of `generate`: what happens to rows between the steps of a batch."""
 
+    progress: Progress
+
     def __init__(self, engine: HFEngine, sampling: Sampling, edits: Sequence[Edit]) -> None:
         self.engine, self.sampling = engine, sampling
         self.ends = engine.eos_ids | sampling.stop_ids
@@ -189,7 +189,10 @@ class Run:
                 self._force(row)
             row.done = token in self.ends or len(row.ids) == row.stop
             if row.done:
+                self.progress.finish(id(row.request), row.drawn)
                 yield row
+            else:
+                self.progress.update(id(row.request), row.drawn)
 
     def _force(self, row: Row) -> None:
         forced = self.outcome.forced_ids(row.request, row.ids[len(row.request.prompt_ids) :])

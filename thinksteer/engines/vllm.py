@@ -11,7 +11,7 @@ import itertools
 import json
 import os
 import tempfile
-from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -38,6 +38,7 @@ from thinksteer import model_files, models
 from thinksteer.confidence import Chain, Tree
 from thinksteer.engines import Loading
 from thinksteer.engines.outcome import Outcome, eos_ids
+from thinksteer.engines.progress import LOOK_S, Progress
 from thinksteer.engines.sampling import check
 from thinksteer.engines.vllm_probe import CacheUse, check_lengths, weighed
 from thinksteer.engines.vllm_start import heir, runnable, settings, stated_eos
@@ -79,6 +80,8 @@ class VLLMEngine:
         except (ValueError, RuntimeError) as error:
             raise InputError(f"vLLM cannot run {folder}: {error}; use --engine hf") from error
         config = self._llm.model_config
+        self.dtype, self.threads = str(config.dtype).removeprefix("torch."), None
+        self.cache = f"{self._llm.vllm_config.cache_config.kv_cache_size_tokens} tokens"
         self.longest = config.max_model_len
         self.shape = config.get_total_num_hidden_layers(), config.get_hidden_size()
         self.eos_ids = eos_ids(stated_eos(folder, config.hf_text_config.eos_token_id), tokenizer)
@@ -134,14 +137,12 @@ class VLLMEngine:
         if not asked:
             return
         self._apply(edits, asked[0].prompt_ids)
-        tokens = 0
-
-        def told(response: Response) -> dict[str, Any]:
-            nonlocal tokens
-            tokens += len(response.token_ids)
-            return {"tokens": tokens}
-
-        yield from self._as_finished([self._answer(one, sampling, outcome) for one in asked], "response", told)
+        with Progress(len(asked), sampling.max_tokens + outcome.forced_room) as progress:
+            watch = self._loop.create_task(self._watch(progress))
+            try:
+                yield from self._as_finished([self._answer(one, sampling, outcome, progress) for one in asked])
+            finally:
+                watch.cancel()
 
     def probe(
         self, chains: Iterable[Chain], answers: Sequence[tuple[int, ...]], edits: Sequence[Edit] = ()
@@ -152,12 +153,9 @@ class VLLMEngine:
         if not asked:
             return
         self._apply(edits, asked[0].prompt_ids)
-
-        def told(result: tuple[Chain, Tensor]) -> dict[str, Any]:
-            return {"cached": f"{self.cache_use.share:.0%}"}
-
         room = asyncio.Semaphore(WAITING_PROBES)
-        yield from self._as_finished([self._probe(chain, tree, room) for chain in asked], "chain", told)
+        with tqdm(total=len(asked), unit="chain", desc="probe") as progress:
+            yield from self._as_finished([self._probe(chain, tree, room, progress) for chain in asked])
 
     def _apply(self, edits: Sequence[Edit], prompt_ids: Sequence[int]) -> None:
         """Steers from now on as these edits say, after a trial behind a prompt."""
@@ -169,27 +167,31 @@ class VLLMEngine:
         self._try(wanted, prompt_ids)
         self._steer(wanted)
 
-    def _as_finished(
-        self, works: Sequence[Coroutine[Any, Any, Result]], unit: str, told: Callable[[Result], dict[str, Any]]
-    ) -> Iterator[Result]:
-        """What they give, in the order in which they finish, with what is told of it beside the progress."""
+    def _as_finished(self, works: Sequence[Coroutine[Any, Any, Result]]) -> Iterator[Result]:
+        """What they give, in the order in which they finish."""
         finished: asyncio.Queue[asyncio.Task[Result]] = asyncio.Queue()
         tasks = [self._loop.create_task(work) for work in works]
         for task in tasks:
             task.add_done_callback(finished.put_nowait)
         try:
-            with tqdm(total=len(tasks), unit=unit, desc="generate" if unit == "response" else "probe") as progress:
-                for _ in tasks:
-                    result = self._wait(finished.get()).result()
-                    progress.set_postfix(told(result), refresh=False)
-                    progress.update()
-                    yield result
+            for _ in tasks:
+                yield self._wait(finished.get()).result()
         finally:
             for task in tasks:
                 task.cancel()
             self._wait(_gather(tasks))
 
-    async def _probe(self, chain: Chain, tree: Tree, room: asyncio.Semaphore) -> tuple[Chain, Tensor]:
+    async def _watch(self, progress: Progress) -> None:
+        """Reads how many tokens the running requests have: vLLM keeps that count, and streaming outputs costs time."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            for state in self._llm.output_processor.request_states.values():
+                number, begun = state.external_req_id.split(".")  # see `_complete`
+                if tokens := int(begun) + state.detokenizer.num_output_tokens():
+                    progress.update(int(number), tokens)
+            progress.tick()
+
+    async def _probe(self, chain: Chain, tree: Tree, room: asyncio.Semaphore, progress: tqdm) -> tuple[Chain, Tensor]:
         numbers = []
 
         async def weigh(ids: list[int], tokens: list[int]) -> Distribution:
@@ -204,9 +206,11 @@ class VLLMEngine:
         found = await weighed(chain, tree, weigh, room)
         if any(where != EVERYWHERE for parts in self._changes.values() for where in parts):
             await self._llm.collective_rpc("steered_positions", args=(numbers,))  # nobody asks: it forgets them
+        progress.set_postfix(cached=f"{self.cache_use.share:.0%}", refresh=False)
+        progress.update()
         return chain, found
 
-    async def _answer(self, request: Request, sampling: Sampling, outcome: Outcome) -> Response:
+    async def _answer(self, request: Request, sampling: Sampling, outcome: Outcome, progress: Progress) -> Response:
         number = next(self._numbers)
         ids = await self._complete(request, [], sampling, number)
         forced_at, forced = None, []
@@ -216,6 +220,7 @@ class VLLMEngine:
             # At once, among the requests that still run: its prefix is cached from a moment ago.
             forced_at, rest = len(ids), replace(sampling, max_tokens=sampling.forced_tokens)
             ids = await self._complete(request, ids + forced, rest, number)
+        progress.finish(number, len(ids))
         return outcome.response(request, ids, forced_at, await self._steered_positions(request, ids, number))
 
     async def _complete(self, request: Request, ids: list[int], sampling: Sampling, number: int) -> list[int]:

@@ -11,6 +11,7 @@ from transformers import AutoConfig
 from vllm.platforms import current_platform
 from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
 
+from thinksteer import cpu
 from thinksteer.engines import Loading
 from thinksteer.engines.widen import widen_heads
 from thinksteer.records import InputError
@@ -62,7 +63,7 @@ def settings(folder: Path, loading: Loading) -> dict[str, Any]:
         "model": str(folder),
         "skip_tokenizer_init": True,
         "generation_config": "vllm",
-        "dtype": "float32" if on_cpu and loading.dtype == "auto" else loading.dtype,
+        "dtype": cpu.auto_dtype(str(folder)) if on_cpu and loading.dtype == "auto" else loading.dtype,
         "max_model_len": longest if own_length is None else min(longest, own_length),
         "enable_prefix_caching": True,
         "disable_log_stats": True,

@@ -1,0 +1,54 @@
+"""How a model runs on a CPU: in which dtype, and on how many threads."""
+
+import json
+import math
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from thinksteer.hub import own_file
+
+LARGE = 50_000_000  # parameters from which on bfloat16 pays, where the CPU computes in it
+THREADS = torch.get_num_threads()
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+def auto_dtype(location: str) -> torch.dtype:
+    """What `--dtype auto` means on this CPU for the model in a folder or of a hub id: bfloat16 for a large model where
+    the CPU computes in it, else float32."""
+    return torch.bfloat16 if computes_in_bfloat16() and parameters(location) > LARGE else torch.float32
+
+
+def computes_in_bfloat16() -> bool:
+    """Whether the CPU has instructions for bfloat16. Without them it is slower than float32."""
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+
+
+def set_threads() -> None:
+    """Leaves one core to others where waiting threads spin: PyTorch was imported before this package, which else makes
+    them sleep. OMP_NUM_THREADS overrides this."""
+    if os.environ.get("OMP_WAIT_POLICY", "").lower() != "passive" and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, THREADS - 1))
+
+
+def parameters(location: str) -> int:
+    """The number of parameters that the headers of the checkpoint's files state. A broken file counts as empty: loading
+    the model names it."""
+    count = 0
+    for file in _weights(location):
+        try:
+            with safe_open(file, "pt") as tensors:
+                count += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+        except SafetensorError:
+            continue
+    return count
+
+
+def _weights(location: str) -> list[Path]:
+    if Path(location).is_dir():
+        return sorted(Path(location).glob("*.safetensors"))
+    index = own_file(location, INDEX)
+    shards = {*json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()} if index else {SINGLE}
+    return [file for name in sorted(shards) if (file := own_file(location, name))]
