@@ -15,7 +15,7 @@ from thinksteer.engines import Loading
 from thinksteer.engines.widen import widen_heads
 from thinksteer.records import InputError
 
-WORKER = "thinksteer.engines.vllm_worker.SteerableWorker"
+WORKERS = "thinksteer.engines.vllm_worker"
 CPU_CACHE_BYTES = 1 << 30
 CPU_BLOCK_TOKENS = (
     32  # of the prefix cache, which has whole blocks only: in vLLM's own 128 there, a short text has none
@@ -43,10 +43,13 @@ def settings(folder: Path, loading: Loading) -> dict[str, Any]:
     longest = loading.max_length + PROMPT_ROOM
     more: dict[str, Any] = {}
     if on_cpu:
+        # A worker of ours, steered or not: vLLM's own ends where a seeded request's prompt is read in parts.
         more = {"kv_cache_memory_bytes": CPU_CACHE_BYTES, "block_size": CPU_BLOCK_TOKENS}
+        more |= {"worker_cls": f"{WORKERS}.Worker"}
+        os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"
     if loading.steering != "none":
         # The key of vLLM's cache of compiled graphs: those without our biases would not steer.
-        more |= {"worker_cls": WORKER, "additional_config": {"thinksteer": "biases"}}
+        more |= {"worker_cls": f"{WORKERS}.SteerableWorker", "additional_config": {"thinksteer": "biases"}}
     if loading.steering == "any":
         # Hooks need eager mode, and the state they follow needs each token before the next step is planned.
         os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"
