@@ -12,7 +12,7 @@ from thinksteer import data, model_files, models, store
 from thinksteer.annotation import passage
 from thinksteer.annotations import read_annotations
 from thinksteer.engines import Engine, Loading, Steering, default_engine, engine_class
-from thinksteer.engines.sampling import sampling_from
+from thinksteer.engines.sampling import CARRIED, native, not_carried, sampling_from
 from thinksteer.generation import records, requests
 from thinksteer.grading import Grader
 from thinksteer.methods import METHODS
@@ -86,14 +86,18 @@ class Generator:
         self.args, self.ref, self.steering = args, ref, steering
         self.engine_name = args.engine or default_engine(ref)
         self._engine: Engine | None = None
+        stated = model_files.generation_config(ref)
         self.sampling: Sampling = sampling_from(
-            model_files.generation_config(ref),
+            stated,
             args.max_length,
             temperature=args.temperature,
             top_p=args.top_p,
             top_k=args.top_k,
             forced_answer=ref.template.forced_answer,
         )
+        self.not_carried = not_carried(stated)
+        if self.not_carried:
+            print(f"{ref.key}: of its generation_config.json no engine here carries {', '.join(self.not_carried)}")
 
     def __enter__(self) -> Self:
         return self
@@ -105,7 +109,7 @@ class Generator:
     @property
     def engine(self) -> Engine:
         if self._engine is None:
-            loading = Loading.of(self.args, self.steering)
+            loading = replace(Loading.of(self.args, self.steering), native_sampling=native(self.sampling))
             self._engine = engine_class(self.engine_name).load(self.ref, loading)
         return self._engine
 
@@ -130,6 +134,8 @@ class Generator:
             "top_p": sampling.top_p,
             "top_k": sampling.top_k,
             "repetition_penalty": sampling.repetition_penalty,
+            **{name: getattr(sampling, name) for name in CARRIED},
+            "not_carried": self.not_carried,
             "forced_answer": sampling.forced_answer,
             "forced_tokens": sampling.forced_tokens,
             "seed": args.seed,

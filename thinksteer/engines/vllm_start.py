@@ -16,6 +16,7 @@ from thinksteer.engines.widen import widen_heads
 from thinksteer.records import InputError
 
 WORKERS = "thinksteer.engines.vllm_worker"
+PROCESSOR = "thinksteer.engines.vllm_processor:Processor"
 CPU_CACHE_BYTES = 1 << 30
 CPU_BLOCK_TOKENS = (
     32  # of the prefix cache, which has whole blocks only: in vLLM's own 128 there, a short text has none
@@ -54,6 +55,9 @@ def settings(folder: Path, loading: Loading) -> dict[str, Any]:
         # Hooks need eager mode, and the state they follow needs each token before the next step is planned.
         os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"
         more |= {"enforce_eager": True, "async_scheduling": False}
+    if not loading.native_sampling:
+        os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"  # the other takes no such processors
+        more |= {"logits_processors": [PROCESSOR]}
     workers = loading.tensor_parallel_size * loading.pipeline_parallel_size * loading.data_parallel_size
     if on_cpu and workers > 1:
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", _divided_cores(workers))
