@@ -218,6 +218,10 @@ MODELS = [
      write(f"{MODEL}/generation_config.json", "{")),
     ("generation settings that are no numbers", OWN, "temperature is 'hot'", "generation_config.json",
      stated(f"{MODEL}/generation_config.json", temperature="hot")),
+    ("generation settings that are no tokens", OWN, "suppress_tokens is 5", "generation_config.json",
+     stated(f"{MODEL}/generation_config.json", suppress_tokens=5)),
+    ("generation settings that leave nothing", OWN, "suppress_tokens of", "generation_config.json",
+     stated(f"{MODEL}/generation_config.json", suppress_tokens=[*range(620)])),
 ]
 
 RECORDS = [

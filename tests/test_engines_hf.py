@@ -1,5 +1,6 @@
 """The engine against transformers' own `generate`, and against itself in other batches. Float64: no ties."""
 
+import copy
 import random
 from collections import Counter
 from dataclasses import replace
@@ -9,6 +10,7 @@ import torch
 from test_engines_progress import Watched
 from tokenizers import Tokenizer, models
 from transformers import (
+    GenerationConfig,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
@@ -23,7 +25,7 @@ from transformers import (
 from thinksteer.engines import ENGINES, engine_class, hf
 from thinksteer.engines.batch import Batch
 from thinksteer.engines.hf import HFEngine
-from thinksteer.engines.sampling import choose, uniforms
+from thinksteer.engines.sampling import choose, kept, processed, sampling_from, uniforms
 from thinksteer.records import Condition, Edit, InputError, Request, Sampling
 from thinksteer.thinking import Template
 
@@ -169,6 +171,101 @@ def test_a_repetition_penalty_is_that_of_transformers(llama):
             ids, max_new_tokens=40, do_sample=False, repetition_penalty=1.3, attention_mask=torch.ones_like(ids)
         )
         assert found[request.id] == tuple(output[0, ids.shape[1] :].tolist())
+
+
+STATED = {
+    "no pair of tokens twice": {"no_repeat_ngram_size": 2},
+    "no four tokens twice": {"no_repeat_ngram_size": 4},
+    "suppressed tokens, one of no vocabulary": {"suppress_tokens": [0, 6, 29, 5000]},
+    "suppressed at the beginning": {"begin_suppress_tokens": [*range(5, 30)]},
+    "bad words, an end among them": {"bad_words_ids": [[21], [EOS], [29, 0], [0, 0, 0], [*range(5, 38)]]},
+    "no end at first": {"min_new_tokens": 39},
+    "all": {
+        "repetition_penalty": 0.7,
+        "no_repeat_ngram_size": 3,
+        "suppress_tokens": [7],
+        "begin_suppress_tokens": [8, 9, 10],
+        "bad_words_ids": [[21], [0, 0]],
+        "min_new_tokens": 9,
+        "min_p": 0.2,
+    },
+}
+
+
+def generated(model, request: Request, **stated):
+    """What transformers' generate returns for a prompt with this generation_config.json."""
+    config = GenerationConfig(eos_token_id=list(ENDS), pad_token_id=0, **stated)
+    ids = torch.tensor([request.prompt_ids])
+    return model.generate(ids, generation_config=config, attention_mask=torch.ones_like(ids))
+
+
+@pytest.mark.parametrize("name", STATED)
+def test_what_a_generation_config_states_acts_as_in_transformers(name, llama):
+    model, requests = copy.deepcopy(llama).float(), make_requests(20)
+    found = tokens_of(narrow(model).generate(requests, sampling_from(STATED[name] | {"do_sample": False}, 40)))
+    plain = tokens_of(narrow(model).generate(requests, GREEDY))
+    for request in requests:
+        output = generated(model, request, max_new_tokens=40, do_sample=False, **STATED[name])
+        assert found[request.id] == tuple(output[0, len(request.prompt_ids) :].tolist()), request.id
+    assert sum(found[id] != plain[id] for id in plain) > 1, "the test must see a setting that matters"
+
+
+def test_no_token_comes_twice_where_one_is_an_ngram(llama):
+    requests = make_requests(8)
+    found = tokens_of(narrow(llama).generate(requests, replace(GREEDY, max_tokens=20, no_repeat_ngram_size=1)))
+    for request in requests:
+        output = generated(llama, request, max_new_tokens=20, no_repeat_ngram_size=1)
+        assert found[request.id] == tuple(output[0, len(request.prompt_ids) :].tolist())
+        assert len(set(found[request.id])) == len(found[request.id])
+    with pytest.raises(InputError, match=r"^no_repeat_ngram_size, suppress_tokens of .* leave no token to go on with"):
+        list(engine(llama).generate(requests, replace(GREEDY, no_repeat_ngram_size=1, suppress_tokens=ENDS)))
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        {"min_p": 0.1, "temperature": 1.5},
+        {"min_p": 0.3, "top_p": 0.6, "top_k": 7, "temperature": 0.8},
+        {"min_p": 1.0},
+        {"temperature": 2.0, "top_p": 0.7, "min_p": 0.05, **STATED["all"]},
+    ],
+    ids=str,
+)
+def test_tokens_are_drawn_from_the_probabilities_of_transformers(stated, llama):
+    """Step by step along what its generate samples: processors, then warpers, in its order."""
+    sampling = replace(sampling_from(stated, 30), eos_ids=frozenset(ENDS))
+    torch.manual_seed(1)
+    for request in make_requests(6):
+        whole = {"do_sample": True, "top_k": 0, **stated, "max_new_tokens": 30}
+        output = generated(
+            llama, request, **whole, return_dict_in_generate=True, output_scores=True, output_logits=True
+        )
+        ids, begin = output.sequences[0].tolist(), len(request.prompt_ids)
+        for drawn, (scores, logits) in enumerate(zip(output.scores, output.logits, strict=True)):
+            probabilities = kept(processed(logits, [ids[: begin + drawn]], [drawn], sampling), sampling)
+            torch.testing.assert_close(probabilities / probabilities.sum(), torch.softmax(scores, -1).to(probabilities))
+
+
+def test_presence_and_frequency_penalties_count_the_tokens_of_the_response(llama):
+    """vLLM's definition, which is OpenAI's, written as a plain loop; forced tokens count."""
+    sampling = replace(GREEDY, max_tokens=30, presence_penalty=0.5, frequency_penalty=0.25)
+    requests = [Request(f"q{i}", 0, "", (BOS, i, i, i + 1, OPEN), 0) for i in range(5, 25)]
+    opened = HFEngine(llama, make_tokenizer(), replace(TEMPLATE, opened_in_prompt=True), max_batch=3, first_columns=16)
+    forced = replace(sampling, max_tokens=12, forced_answer="aCaa", forced_tokens=18)
+    for rule in (sampling, forced):
+        found = {response.id: response for response in opened.generate(requests, rule)}
+        for request in requests:
+            response, tokens = found[request.id], []
+            for token in response.token_ids:
+                logits = llama(torch.tensor([[*request.prompt_ids, *tokens]])).logits[0, -1].detach()
+                for other, times in Counter(tokens).items():
+                    logits[other] -= 0.5 + 0.25 * times
+                if response.forced_at is None or not 0 <= len(tokens) - response.forced_at < 4:
+                    assert token == int(logits.argmax())
+                tokens.append(token)
+    assert sum(response.forced_at is not None for response in found.values()) > 3
+    plain = tokens_of(opened.generate(requests, replace(forced, presence_penalty=0, frequency_penalty=0)))
+    assert sum(found[id].token_ids != plain[id] for id in plain) > 10
 
 
 def test_text_is_the_tokens_without_the_end_of_sequence(llama):

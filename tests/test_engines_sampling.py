@@ -1,10 +1,23 @@
 """Sampling against plain formulas."""
 
+import random
+
 import numpy as np
 import pytest
 import torch
+from transformers import GenerationConfig
 
-from thinksteer.engines.sampling import choose, sampling_from, uniforms
+from thinksteer.engines.sampling import (
+    CARRIED,
+    NEUTRAL,
+    choose,
+    forbidden,
+    native,
+    not_carried,
+    processed,
+    sampling_from,
+    uniforms,
+)
 from thinksteer.records import InputError, Sampling
 
 VOCABULARY, DRAWS = 40, 20000
@@ -138,6 +151,112 @@ def test_a_generation_config_that_states_no_number_is_named(value):
     with pytest.raises(InputError, match=r"temperature is .*; it must be 0 .*generation_config\.json"):
         sampling_from({"temperature": value}, 9)
     assert sampling_from({"temperature": None, "top_k": None}, 9) == Sampling(9, 1.0, 1.0, 0)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"min_p": value} for value in (1.5, -0.1, "0.1", True, [0.1])),
+        *({"presence_penalty": value} for value in (2.5, "high", torch.inf)),
+        {"frequency_penalty": -2.5},
+        *({"no_repeat_ngram_size": value} for value in (-1, 2.5, "3", False)),
+        *({"min_new_tokens": value} for value in (-1, 1.0)),
+        *({"suppress_tokens": value} for value in (5, "5", [-1], [1.0], [True], [[5]], {"5": 1})),
+        {"begin_suppress_tokens": [None]},
+        *({"bad_words_ids": value} for value in ([5], [[]], [[5], "6"], [[-5]], [[[5]]])),
+        {"top_k": 50.5},
+        {"do_sample": "false"},
+    ],
+    ids=str,
+)
+def test_what_a_generation_config_states_wrongly_is_named_in_one_line(wrong):
+    (name,) = wrong
+    with pytest.raises(InputError) as caught:
+        sampling_from(wrong, 9)
+    message = str(caught.value)
+    assert message.startswith(f"{name} is ") and "it must be" in message and message.endswith("generation_config.json")
+    assert "\n" not in message
+
+
+def test_what_the_generation_config_states_is_carried():
+    stated = {"min_p": 0.1, "presence_penalty": 1, "frequency_penalty": -0.5, "no_repeat_ngram_size": 3}
+    ids = {"suppress_tokens": [4, 5], "begin_suppress_tokens": [6], "bad_words_ids": [[7, 8], [9]], "min_new_tokens": 2}
+    found = sampling_from(stated | ids, 9)
+    assert {name: getattr(found, name) for name in stated} == stated
+    assert (found.suppress_tokens, found.begin_suppress_tokens, found.min_new_tokens) == ((4, 5), (6,), 2)
+    assert found.bad_words_ids == ((7, 8), (9,))
+    assert (stated | ids).keys() == {*CARRIED} and not not_carried(stated | ids)
+
+
+def test_what_is_not_carried_is_named_unless_it_is_off():
+    on = {"num_beams": 4, "typical_p": 0.9, "guidance_scale": 0, "stop_strings": ["x"], "forced_bos_token_id": 0}
+    assert not_carried(on | {"temperature": 0.6, "eos_token_id": 5}) == on
+    off = {"num_beams": 1, "typical_p": 1.0, "guidance_scale": 1, "stop_strings": None, "forced_eos_token_id": None}
+    off |= {"min_length": 0, "epsilon_cutoff": 0.0, "sequence_bias": [], "token_healing": False}
+    assert not_carried(off) == {}
+    assert not_carried({"mirostat": 2}) == {"mirostat": 2}, "nor does anyone know what it does"
+    assert not_carried(GenerationConfig._get_default_generation_params()) == {}
+
+
+def test_every_setting_of_transformers_is_carried_or_neutral_or_named():
+    """One that a new version adds must be decided on."""
+    named = {
+        *("sequence_bias", "encoder_repetition_penalty", "encoder_no_repeat_ngram_size", "guidance_scale"),
+        *("exponential_decay_length_penalty", "forced_bos_token_id", "forced_eos_token_id", "min_length"),
+        *("typical_p", "epsilon_cutoff", "eta_cutoff", "top_h", "watermarking_config", "token_healing"),
+        *("num_beams", "constraints", "force_words_ids", "penalty_alpha", "dola_layers", "max_time", "stop_strings"),
+    }
+    assert vars(GenerationConfig()).keys() - NEUTRAL == named
+
+
+@pytest.mark.parametrize(
+    "settings, expected",
+    [
+        ({}, True),
+        ({"min_p": 0.1}, True),
+        ({"min_p": 0.1, "top_k": 5, "repetition_penalty": 1.1}, True),
+        ({"min_p": 0.1, "top_p": 0.9}, False),
+        ({"min_p": 0.1, "top_p": 0.9, "temperature": 0.0}, True),
+        ({"presence_penalty": 0.1}, False),
+        ({"suppress_tokens": (5,)}, False),
+    ],
+    ids=str,
+)
+def test_what_vllm_does_itself(settings, expected):
+    assert native(sampling(**settings)) is expected
+
+
+def test_min_p_is_a_share_of_the_likeliest(logits):
+    probabilities = torch.softmax(logits / 0.8, -1)
+    kept = probabilities.where(probabilities >= 0.2 * probabilities.max(), 0)
+    assert 1 < kept.count_nonzero() < 20
+    assert distance(shares(logits, sampling(temperature=0.8, min_p=0.2)), kept / kept.sum()) < 2
+    assert distance(shares(logits, sampling(temperature=0.8, min_p=0.0)), probabilities) < 1.6
+
+
+def test_penalties_of_the_response_leave_the_prompt_out():
+    """Two times token 0, one time token 1 in the response; token 2 in the prompt alone."""
+    logits, ids = torch.zeros(1, 4), [[2, 2, 2, 0, 1, 0]]
+    found = processed(logits, ids, [3], sampling(presence_penalty=0.5, frequency_penalty=0.25))
+    assert found.tolist() == [[-1.0, -0.75, 0.0, 0.0]] and not logits.any()
+    assert processed(logits, ids, [0], sampling(presence_penalty=0.5)).tolist() == [[0.0] * 4]
+
+
+def test_what_may_follow_is_what_a_plain_search_allows():
+    """Runs and bad words in random sequences of few tokens, against reading them all."""
+    rng = random.Random(2)
+    for _ in range(300):
+        ids, size = [rng.randrange(4) for _ in range(rng.randint(1, 30))], rng.randint(1, 6)
+        words = [[rng.randrange(4) for _ in range(rng.randint(1, 3))] for _ in range(3)]
+        rule = sampling(no_repeat_ngram_size=size, bad_words_ids=tuple(map(tuple, words)), eos_ids=frozenset({3}))
+        runs = [ids[at : at + size] for at in range(len(ids) - size + 1)]
+        expected = {
+            token
+            for token in range(4)
+            if (len(ids) >= size and [*ids, token][-size:] in runs)
+            or any([*ids, token][-len(word) :] == word for word in words if word != [3])
+        }
+        assert forbidden(ids, 1, rule) == expected, (ids, size, words)
 
 
 def test_what_the_generation_config_leaves_out_is_off():

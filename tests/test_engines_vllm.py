@@ -1,5 +1,6 @@
 """vLLM against transformers, token by token, on one engine that can do all; other modes in processes of their own."""
 
+import random
 import signal
 import subprocess
 import sys
@@ -181,6 +182,35 @@ def test_a_record_is_sampled_alike_in_any_company(vllm, asked):
     together = answers(vllm, samples, SAMPLED)
     assert len({response.token_ids for response in together.values()}) > len(samples) / 2
     assert answers(vllm, samples[::-5], SAMPLED) == {request.id: together[request.id] for request in samples[::-5]}
+
+
+@pytest.fixture(scope="module")
+def cramped(ref) -> Iterator:
+    """An engine without steering that reads 256 tokens a step, so that it reads most prompts in parts."""
+    kind = engine_class("vllm")
+    module, own = sys.modules[kind.__module__], sys.modules[kind.__module__].settings
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "settings", lambda *given: own(*given) | {"max_num_batched_tokens": 256})
+        engine = kind.load(ref, Loading(max_length=900, max_num_seqs=32))
+    yield engine
+    engine.close()
+
+
+def test_a_sample_does_not_depend_on_the_parts_its_prompt_is_read_in(vllm, cramped):
+    """Many prompts, of which some are longer than a step; alone, in company, from the cache, with room for all."""
+    rng = random.Random(8)
+    lengths = [rng.randint(150, 220) for _ in range(252)] + [255, 256, 257, 700]
+    prompts = [tuple(rng.randrange(5, 600) for _ in range(length)) for length in lengths]
+    asked = [Request(f"q{i}", 0, "", prompt, seed=1000 * i) for i, prompt in enumerate(prompts)]
+    few = replace(SAMPLED, max_tokens=8)
+    found = answers(cramped, asked, few)
+    assert len({response.token_ids for response in found.values()}) > 200
+    assert answers(cramped, asked, few) == found, "what is cached is not read again"
+    assert cramped.forget() and answers(cramped, asked[::-1], few) == found
+    assert cramped.forget()
+    for request in asked[:3] + asked[-3:]:
+        assert answers(cramped, [request], few) == {request.id: found[request.id]}
+    assert answers(vllm, asked, few) == found
 
 
 def test_an_iterator_may_be_closed_early_and_the_engine_goes_on(hf, vllm, asked):

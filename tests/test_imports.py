@@ -138,7 +138,7 @@ def test_only_stages_use_their_command_line(module):
             },
         ),
         ("lm_eval", {"lm_harness"}),
-        ("vllm", {"engines.vllm", "engines.vllm_start", "engines.vllm_worker"}),
+        ("vllm", {"engines.vllm", "engines.vllm_start", "engines.vllm_worker", "engines.vllm_processor"}),
         ("datasets", {"hub"}),
         ("sklearn", {"separability"}),
         ("gguf", {"exchange"}),

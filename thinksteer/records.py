@@ -67,6 +67,10 @@ class Sampling:
     `stop_ids` end a response as an end of text does. When `max_tokens` are spent before an answer (thinking still open,
     or closed and cut while answering) and `forced_answer` is not empty, its tokens are appended (closing the thinking
     if it is open) and up to `forced_tokens` more are generated.
+
+    Those from `min_p` to `bad_words_ids` mean what they mean in transformers' GenerationConfig; the presence and the
+    frequency penalty, which it lacks, what they mean in vLLM: they count the tokens of the response alone. `eos_ids`
+    are the ends that `min_new_tokens` forbids; an engine sets them to its model's.
     """
 
     max_tokens: int
@@ -78,6 +82,15 @@ class Sampling:
     forced_tokens: int = 256
     bias: LogitBias | None = None
     stop_ids: frozenset[int] = frozenset()
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    no_repeat_ngram_size: int = 0
+    min_new_tokens: int = 0
+    suppress_tokens: tuple[int, ...] = ()
+    begin_suppress_tokens: tuple[int, ...] = ()
+    bad_words_ids: tuple[tuple[int, ...], ...] = ()
+    eos_ids: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -118,21 +118,25 @@ class Generator:
     """Answers problems with one model, which is loaded when the first record is missing and freed in the end."""
 
     def __init__(self, args: argparse.Namespace, ref: ModelRef, steering: Steering = "none") -> None:
-        from thinksteer.engines.sampling import sampling_from
+        from thinksteer.engines.sampling import not_carried, sampling_from
 
         models.check_code(ref.location, args.trust_remote_code)
         self.args, self.ref, self.steering = args, ref, steering
         self.engine_name = args.engine or default_engine(ref)
         self._engine: Engine | None = None
         self._told = False  # how the model is prompted
+        stated = model_files.generation_config(ref)
         self.sampling: Sampling = sampling_from(
-            model_files.generation_config(ref),
+            stated,
             args.max_length,
             temperature=args.temperature,
             top_p=args.top_p,
             top_k=args.top_k,
             forced_answer=ref.template.forced_answer,
         )
+        self.not_carried = not_carried(stated)
+        if self.not_carried:
+            print(f"{ref.key}: of its generation_config.json no engine here carries {', '.join(self.not_carried)}")
 
     def __enter__(self) -> Self:
         return self
@@ -143,8 +147,10 @@ class Generator:
 
     @property
     def engine(self) -> Engine:
+        from thinksteer.engines.sampling import native
+
         if self._engine is None:
-            loading = Loading.of(self.args, self.steering)
+            loading = replace(Loading.of(self.args, self.steering), native_sampling=native(self.sampling))
             self._engine = engine_class(self.engine_name).load(self.ref, loading)
         return self._engine
 
@@ -154,6 +160,8 @@ class Generator:
 
     def settings(self, dataset: str) -> dict[str, Any]:
         """What the records of a dataset depend on, for the run manifest."""
+        from thinksteer.engines.sampling import CARRIED
+
         args, sampling = self.args, self.sampling
         return models.identity(self.ref, args.mean_recurrence) | {
             "template": self.ref.template.name,
@@ -172,6 +180,8 @@ class Generator:
             "top_p": sampling.top_p,
             "top_k": sampling.top_k,
             "repetition_penalty": sampling.repetition_penalty,
+            **{name: getattr(sampling, name) for name in CARRIED},
+            "not_carried": self.not_carried,
             "forced_answer": sampling.forced_answer,
             "forced_tokens": sampling.forced_tokens,
             "seed": args.seed,

@@ -27,7 +27,8 @@ class Loading:
     """How a model is loaded. Parallel sizes and memory share are for engines that split a model.
 
     `max_length`: the most tokens a response may have; `max_num_seqs`: of responses generated together;
-    `mean_recurrence`: how often a recurrent-depth model runs its core, None: as its config says.
+    `mean_recurrence`: how often a recurrent-depth model runs its core, None: as its config says; `native_sampling`:
+    whether responses are sampled as vLLM itself can (`sampling.native`).
     """
 
     device: str = "auto"
@@ -41,6 +42,7 @@ class Loading:
     max_num_seqs: int = 256
     max_length: int = 8192
     steering: Steering = "none"
+    native_sampling: bool = True
 
     @classmethod
     def of(cls, flags: Namespace, steering: Steering = "none") -> Self:

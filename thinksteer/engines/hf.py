@@ -8,6 +8,7 @@ budget always holds as many rows as the phase's width allows.
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Self
 
 import torch
@@ -80,6 +81,7 @@ class HFEngine:
         that are not finite.
         """
         check(sampling)
+        sampling = replace(sampling, eos_ids=self.eos_ids)
         gated = conditions(edits)
         rows = [
             Row(

@@ -39,8 +39,9 @@ from thinksteer.confidence import Chain, Tree
 from thinksteer.engines import Loading
 from thinksteer.engines.outcome import Outcome, eos_ids
 from thinksteer.engines.progress import LOOK_S, Progress
-from thinksteer.engines.sampling import check
+from thinksteer.engines.sampling import check, native
 from thinksteer.engines.vllm_probe import CacheUse, check_lengths, weighed
+from thinksteer.engines.vllm_processor import told
 from thinksteer.engines.vllm_start import heir, runnable, settings, stated_eos
 from thinksteer.engines.vllm_trial import Distribution, prove
 from thinksteer.models import ModelRef
@@ -49,6 +50,7 @@ from thinksteer.steering import Changes, changes
 from thinksteer.thinking import Marks, Template
 
 TRIAL_LOGPROBS = 20
+LEAST_TEMPERATURE, LARGEST_TEMPERATURE = 0.01, 2.0  # vLLM takes a smaller one for the least, and no larger one
 WAITING_PROBES = 1024  # requests: enough for any batch
 
 Result = TypeVar("Result")
@@ -60,6 +62,7 @@ class VLLMEngine:
     def __init__(self, folder: Path, tokenizer: PreTrainedTokenizerBase, template: Template, loading: Loading) -> None:
         self.tokenizer, self.template, self.steering = tokenizer, template, loading.steering
         self.marks = Marks.of(template, tokenizer)
+        self.native_sampling = loading.native_sampling
         self.device = "cpu" if current_platform.is_cpu() else current_platform.get_device_name()
         if loading.device not in ("auto", current_platform.device_type):
             raise InputError(
@@ -123,6 +126,14 @@ class VLLMEngine:
         place for, or steering that changes nothing (see `_try`).
         """
         check(sampling)
+        sampling = replace(sampling, eos_ids=self.eos_ids)
+        if sampling.temperature and not LEAST_TEMPERATURE <= sampling.temperature <= LARGEST_TEMPERATURE:
+            raise InputError(
+                f"temperature is {sampling.temperature}; vLLM draws at {LEAST_TEMPERATURE} to {LARGEST_TEMPERATURE}: "
+                "use --engine hf"
+            )
+        if self.native_sampling and not native(sampling):
+            raise ValueError("this engine was loaded for sampling that vLLM does itself")
         asked = list(requests)
         outcome = Outcome(self.tokenizer, self.template, self.marks, self.eos_ids | sampling.stop_ids, sampling)
         for request in asked:
@@ -227,16 +238,21 @@ class VLLMEngine:
         """The tokens of a response from those with which it has begun, which may be none."""
         ends = self.eos_ids | sampling.stop_ids
         for part in _parts(sampling, len(ids)):
+            extra = {"thinksteer": [number, len(request.prompt_ids)]}
+            if not native(part):
+                extra["sampling"] = told(part)
+                part = replace(part, top_p=1.0, top_k=0, min_p=0.0, repetition_penalty=1.0)
             params = SamplingParams(
                 temperature=part.temperature,
                 top_p=part.top_p,
                 top_k=part.top_k,
+                min_p=part.min_p,
                 repetition_penalty=part.repetition_penalty,
                 max_tokens=part.max_tokens,
                 seed=(request.seed + len(ids)) % (1 << 63),  # a later part does not repeat the draws of an earlier one
                 logit_bias=dict.fromkeys(part.bias.tokens, part.bias.value) if part.bias else None,
                 stop_token_ids=sorted(ends),
-                extra_args={"thinksteer": [number, len(request.prompt_ids)]},
+                extra_args=extra,
             )
             output = await self._sample([*request.prompt_ids, *ids], params, f"{number}.{len(ids)}")
             ids = [*ids, *output.token_ids]

@@ -16,7 +16,8 @@ from thinksteer.engines import Loading
 from thinksteer.engines.widen import widen_heads
 from thinksteer.records import InputError
 
-WORKER = "thinksteer.engines.vllm_worker.SteerableWorker"
+WORKERS = "thinksteer.engines.vllm_worker"
+PROCESSOR = "thinksteer.engines.vllm_processor:Processor"
 CPU_CACHE_BYTES = 1 << 30
 CPU_BLOCK_TOKENS = (
     32  # of the prefix cache, which has whole blocks only: in vLLM's own 128 there, a short text has none
@@ -44,14 +45,20 @@ def settings(folder: Path, loading: Loading) -> dict[str, Any]:
     longest = loading.max_length + PROMPT_ROOM
     more: dict[str, Any] = {}
     if on_cpu:
+        # A worker of ours, steered or not: vLLM's own ends where a seeded request's prompt is read in parts.
         more = {"kv_cache_memory_bytes": CPU_CACHE_BYTES, "block_size": CPU_BLOCK_TOKENS}
+        more |= {"worker_cls": f"{WORKERS}.Worker"}
+        os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"
     if loading.steering != "none":
         # The key of vLLM's cache of compiled graphs: those without our biases would not steer.
-        more |= {"worker_cls": WORKER, "additional_config": {"thinksteer": "biases"}}
+        more |= {"worker_cls": f"{WORKERS}.SteerableWorker", "additional_config": {"thinksteer": "biases"}}
     if loading.steering == "any":
         # Hooks need eager mode, and the state they follow needs each token before the next step is planned.
         os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"
         more |= {"enforce_eager": True, "async_scheduling": False}
+    if not loading.native_sampling:
+        os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"  # the other takes no such processors
+        more |= {"logits_processors": [PROCESSOR]}
     workers = loading.tensor_parallel_size * loading.pipeline_parallel_size * loading.data_parallel_size
     if on_cpu and workers > 1:
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", _divided_cores(workers))

@@ -20,7 +20,23 @@ from thinksteer.steering import Change, Gate, changer
 from thinksteer.thinking import Follower, Marks
 
 if current_platform.is_cpu():
-    from vllm.v1.worker.cpu_worker import CPUWorker as Worker
+    from vllm.v1.worker.cpu_worker import CPUWorker
+
+    class Worker(CPUWorker):
+        """Draws nothing from a seeded request's generator until all of its prompt is read.
+
+        vLLM samples a token behind every part of a prompt and discards it but for the last, then rewinds the generator
+        by an offset, which a CPU's has not. Here those rows draw from the common generator instead.
+        """
+
+        def sample_tokens(self, *args: Any) -> Any:
+            runner = self.model_runner
+            unread = np.flatnonzero(runner.discard_request_mask.np[: runner.input_batch.num_reqs]).tolist()
+            generators = runner.input_batch.generators
+            kept = {row: generators.pop(row) for row in unread if row in generators}
+            output = super().sample_tokens(*args)
+            generators.update(kept)
+            return output
 else:
     from vllm.v1.worker.gpu_worker import Worker
 
