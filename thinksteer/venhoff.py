@@ -171,6 +171,8 @@ def _floats(example: Field) -> tuple[float, ...]:
 
 
 def _plain(held: Any) -> Any:
+    from torch import Tensor
+
     return held.tolist() if isinstance(held, Tensor) else held
 
 
