@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import VOCABULARY, build_model
+from conftest import FAMILIES, VOCABULARY, build_model
 from torch.nn.functional import kl_div
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import GraniteConfig, GraniteForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from thinksteer.attribution import ESTIMATES, MEASURES, Effects, agreement, choose, layer_effects
 from thinksteer.directions import random_like, unit
@@ -242,6 +242,12 @@ def test_what_does_not_fit_is_refused(qwen):
     for start, end in ((0, 3), (30, 31)):
         with pytest.raises(InputError, match="passage p: nothing comes before"):
             layer_effects(qwen, replace(PASSAGE, spans=(Span("a", start, end),)), SITE, VECTORS, CONTROLS, 1, 100)
+
+
+def test_a_model_that_scales_its_logits_is_refused(monkeypatch):
+    monkeypatch.setitem(FAMILIES, "granite", (GraniteForCausalLM, GraniteConfig, {"logits_scaling": 3.0}))
+    with pytest.raises(InputError, match="GraniteForCausalLM scales or bends its logits"):
+        layer_effects(build_model("granite"), PASSAGE, SITE, VECTORS, CONTROLS, 1, 100)
 
 
 def labelled(id, labels, sample=0):

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import FAMILIES, build_model
 from synthetic import character_marks, record
+from transformers import GraniteConfig, GraniteForCausalLM
 
 from thinksteer import arithmetic, models
 from thinksteer.contrast import (
@@ -234,3 +236,10 @@ def test_the_probability_of_a_suffix_is_that_of_its_tokens_given_the_prompt(qwen
                 logits = qwen(torch.tensor([[*prompt, *pair.suffix[:place]]])).logits[0, -1]
             total += math.log(logits.softmax(dim=0)[pair.suffix[place]])
         assert value.item() == pytest.approx(total / 2 / len(pair.suffix), abs=1e-9)
+
+
+def test_a_model_that_scales_its_logits_is_refused(monkeypatch):
+    """The states behind its last norm tell other probabilities than it gives."""
+    monkeypatch.setitem(FAMILIES, "granite", (GraniteForCausalLM, GraniteConfig, {"logits_scaling": 3.0}))
+    with pytest.raises(InputError, match="GraniteForCausalLM scales or bends its logits"):
+        suffix_log_probs(build_model("granite"), [Pair((1, 2), (1, 3), (7, 8))], max_batch_tokens=30)

@@ -8,7 +8,14 @@ import pytest
 import torch
 from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers.models import WordLevel
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    MinistralConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 from thinksteer.model_files import config
 from thinksteer.models import (
@@ -25,6 +32,8 @@ from thinksteer.thinking import TEMPLATES, Prompting
 EDITED = {"deepseek-qwen-1.5b", "deepseek-llama3-8b", "deepseek-qwen-14b", "deepseek-qwen-32b"}
 DEEPSEEK = ("<｜User｜>", "<｜Assistant｜>", "<think>", "</think>")
 QWEN = ("<|im_start|>", "<|im_end|>", "<think>", "</think>")
+SIZES = {"vocab_size": 8, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+SIZES |= {"num_key_value_heads": 1, "head_dim": 4}
 CHAT = "{% for m in messages %}{{ m.content }}{% endfor %}{{ '<|im_end|>\n<|im_start|>assistant\n' }}"
 
 
@@ -191,3 +200,19 @@ def test_a_run_states_the_recurrence_that_was_asked_for(tmp_path):
     plain = identity(ref, None)
     assert plain == {"model": "tiny-reasoner", "source": "tiny_reasoner"}
     assert identity(ref, 8) == plain | {"mean_recurrence": 8}
+
+
+@pytest.mark.parametrize(
+    "config, says",
+    [
+        (GPT2Config(vocab_size=8, n_embd=8, n_layer=1, n_head=2), "GPT2LMHeadModel's decoder has no layers, norm"),
+        (MinistralConfig(**SIZES, sliding_window=None), "transformers fails to run MinistralForCausalLM"),
+        (Qwen2Config(**SIZES, rope_scaling={"rope_type": "dynamic", "factor": 2.0}), "Qwen2ForCausalLM is dynamic"),
+        (Qwen2Config(**SIZES, is_causal=False), "Qwen2ForCausalLM lets a token see those after it"),
+    ],
+)
+def test_a_model_that_cannot_be_run_right_is_refused_as_it_is_loaded(tmp_path, config, says):
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=says) as caught:
+        load_model(ModelRef("odd", str(tmp_path), TEMPLATES["plain"]), device="cpu")
+    assert "\n" not in str(caught.value)
