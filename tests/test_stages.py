@@ -12,7 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import generate_responses
+import steer_eval
 from thinksteer import store
+from thinksteer.records import InputError
 
 ROOT = Path(__file__).parent.parent
 MODEL, EDITED = "tiny-reasoner", "ThinkEdit-tiny-reasoner"
@@ -145,24 +148,30 @@ def test_shards_together_are_the_whole(root, tmp_path):
     assert sorted(together, key=lambda record: record.id) == sorted(alone, key=lambda record: record.id)
 
 
-def test_a_data_set_smaller_than_a_default_is_used_whole(tmp_path):
-    """Stages 1 and 3 take the paper's 2000 and 200 questions unless a number is given."""
+def test_a_data_set_smaller_than_a_default_is_used_whole(tmp_path, monkeypatch, capsys):
+    """Stages 1 and 3 take the paper's 2000 and 200 questions unless a number is given. In this process: it is fast."""
     file = tmp_path / "few.jsonl"
     file.write_text("".join(json.dumps({"question": f"{n} + 1?", "answer": n + 1}) + "\n" for n in range(3)))
     asked = ("--artifacts", tmp_path, "--dataset", "few", "--data_file", file, "--max_length", 8)
-    out = run("generate_responses.py", *asked)
-    assert f"{file}: 3 questions of few, all are used\n" in out
+
+    def printed(stage, *flags) -> str:
+        monkeypatch.setattr(sys, "argv", [stage.__name__, *map(str, (*asked, *flags))])
+        stage.main()
+        return capsys.readouterr().out
+
+    assert f"{file}: 3 questions of few, all are used\n" in printed(generate_responses)
     path = store.responses_path(tmp_path, MODEL, "few")
     assert len(store.read_records(path)) == 3 and store.run_settings(path)["n_questions"] == 3
     before = path.stat().st_mtime_ns
-    run("generate_responses.py", *asked)
-    run("generate_responses.py", *asked, "--n_questions", 3)  # the same run
+    printed(generate_responses)
+    assert "all are used" not in printed(generate_responses, "--n_questions", 3)  # the same run
     assert path.stat().st_mtime_ns == before
-    assert "has 3 questions of few, not 4 (--n_questions)" in fail("generate_responses.py", *asked, "--n_questions", 4)
-    assert "has 3 questions of few, not 2000" in fail("generate_responses.py", *asked, "--n_questions", 2000)
+    for number in (4, 2000):
+        with pytest.raises(InputError, match=rf"has 3 questions of few, not {number} \(--n_questions\)"):
+            printed(generate_responses, "--n_questions", number)
     direction = store.direction_path(tmp_path, MODEL, "thinking_length_attn")
     store.write_safetensors(direction, {"direction": torch.randn(6, 128)}, {"method": "thinking_length_attn"})
-    assert "3 questions of few, all are used" in run("steer_eval.py", *asked, "--direction_weight", 0.1)
+    assert "3 questions of few, all are used" in printed(steer_eval, "--direction_weight", 0.1)
 
 
 def test_bad_input_gets_one_line_that_says_what_to_do(root, tmp_path):
