@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from thinksteer.confidence import Chain, Fork, tails
 from thinksteer.data import Columns, load
 from thinksteer.engines import Loading, default_engine, engine_class
 from thinksteer.engines.hf import HFEngine
+from thinksteer.engines.sampling import kept, processed, sampling_from
 from thinksteer.generation import requests
 from thinksteer.methods import METHODS
 from thinksteer.records import EVERYWHERE, Condition, Edit, InputError, LogitBias, Request, Response, Sampling
@@ -44,7 +46,7 @@ def hf(ref) -> HFEngine:
 
 @pytest.fixture(scope="module")
 def vllm(ref) -> Iterator:
-    engine = engine_class("vllm").load(ref, Loading(steering="any", max_length=300))
+    engine = engine_class("vllm").load(ref, Loading(steering="any", max_length=300, native_sampling=False))
     yield engine
     engine.close()
 
@@ -184,6 +186,73 @@ def test_a_record_is_sampled_alike_in_any_company(vllm, asked):
     assert answers(vllm, samples[::-5], SAMPLED) == {request.id: together[request.id] for request in samples[::-5]}
 
 
+STATED = {
+    "no pair of tokens twice": {"no_repeat_ngram_size": 2},
+    "suppressed tokens": {"suppress_tokens": [205, 610, 611, 612, 5000]},
+    "suppressed at the beginning": {"begin_suppress_tokens": [5]},
+    "bad words": {"bad_words_ids": [[570], [2], [5, 205]]},
+    "no end at first": {"min_new_tokens": 75},
+    "presence": {"presence_penalty": 1.5},
+    "frequency": {"frequency_penalty": 0.5},
+    "all": {
+        "repetition_penalty": 1.1,
+        "presence_penalty": 0.5,
+        "frequency_penalty": -0.25,
+        "no_repeat_ngram_size": 3,
+        "suppress_tokens": [205],
+        "bad_words_ids": [[40, 41]],
+        "min_new_tokens": 30,
+        "min_p": 0.1,
+        "top_p": 0.9,
+    },
+}
+
+
+@pytest.mark.parametrize("name", STATED)
+def test_what_a_generation_config_states_acts_as_in_transformers(name, ref, hf, vllm, asked):
+    """Across where an answer is forced and where a bias ends, of which vLLM sees requests of their own."""
+    sampling, few = sampling_from(STATED[name] | {"do_sample": False}, 80), asked[:12]
+    forced = replace(sampling, max_tokens=15, forced_answer=ref.template.forced_answer, forced_tokens=25)
+    biased = replace(sampling, max_tokens=20, bias=LogitBias(frozenset(range(0, 620, 2)), -5.0, 6))
+    for rule in (sampling, forced, biased):
+        found = answers(vllm, few, rule)
+        assert found == answers(hf, few, rule)
+        if rule is sampling:
+            plain = answers(hf, few, replace(GREEDY, max_tokens=80))
+            assert sum(found[id].token_ids != plain[id].token_ids for id in plain) > 1, "it must see one that matters"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"min_p": 0.03},
+        {"min_p": 0.03, "top_p": 0.8},
+        {"top_k": 12, "suppress_tokens": (605,)},
+    ],
+    ids=str,
+)
+def test_tokens_are_drawn_from_the_probabilities_of_transformers(settings, hf, vllm, asked):
+    """A token of which the model is in doubt, drawn 1500 times."""
+    (response,) = hf.generate(asked[:1], replace(GREEDY, max_tokens=26))
+    prompt = asked[0].prompt_ids + response.token_ids
+    rule = replace(SAMPLED, **{"max_tokens": 1, "temperature": 2.0, "top_p": 1.0} | settings)
+    draws = [Request(f"q{seed}", 0, "", prompt, seed) for seed in range(1500)]
+    counts = Counter(one.token_ids[0] for one in vllm.generate(draws, rule))
+    logits = hf.model(torch.tensor([prompt])).logits[:, -1].detach()
+    expected = kept(processed(logits, [[*prompt]], [0], rule), rule)[0]
+    expected = 1500 * expected / expected.sum()
+    assert 2 < (expected > 0).sum() < 20 and counts.keys() <= {*expected.nonzero()[:, 0].tolist()}
+    likely = [token for token in range(len(expected)) if expected[token] > 5]
+    chi_square = sum((counts[token] - float(expected[token])) ** 2 / float(expected[token]) for token in likely)
+    assert chi_square / len(likely) < 2
+    assert answers(vllm, draws[:9], rule) == answers(vllm, draws[8::-1], rule)
+
+
+def test_sampling_that_vllm_does_otherwise_needs_its_processor(cramped, asked):
+    with pytest.raises(ValueError, match="sampling that vLLM does itself"):
+        next(cramped.generate(asked, replace(SAMPLED, no_repeat_ngram_size=2)))
+
+
 @pytest.fixture(scope="module")
 def cramped(ref) -> Iterator:
     """An engine without steering that reads 256 tokens a step, so that it reads most prompts in parts."""
@@ -273,6 +342,9 @@ def test_bad_input_is_named(vllm, asked, vectors):
         next(vllm.generate(asked, GREEDY, [Edit("attn_out", vectors[:3], (0,), 1.0)]))
     with pytest.raises(InputError, match="top_p"):
         next(vllm.generate(asked, replace(GREEDY, top_p=0.0)))
+    for temperature in (0.001, 2.5):
+        with pytest.raises(InputError, match=rf"temperature is {temperature}; vLLM .* use --engine hf"):
+            next(vllm.generate(asked, replace(SAMPLED, temperature=temperature)))
 
 
 def test_which_engine_is_the_default(ref, monkeypatch):
