@@ -250,7 +250,7 @@ def test_presence_and_frequency_penalties_count_the_tokens_of_the_response(llama
     """vLLM's definition, which is OpenAI's, written as a plain loop; forced tokens count."""
     sampling = replace(GREEDY, max_tokens=30, presence_penalty=0.5, frequency_penalty=0.25)
     requests = [Request(f"q{i}", 0, "", (BOS, i, i, i + 1, OPEN), 0) for i in range(5, 25)]
-    opened = HFEngine(llama, make_tokenizer(), replace(TEMPLATE, opened_in_prompt=True), max_batch=3, first_columns=16)
+    opened = HFEngine(llama, make_tokenizer(), TEMPLATE, max_batch=3, first_columns=16)
     forced = replace(sampling, max_tokens=12, forced_answer="aCaa", forced_tokens=18)
     for rule in (sampling, forced):
         found = {response.id: response for response in opened.generate(requests, rule)}

@@ -44,7 +44,7 @@ def make_chains(
         return [rng.randrange(5, VOCABULARY) for _ in range(count)]
 
     for index, (asked, thought, after) in enumerate(itertools.product((1, 7, 16), (0, 9, 30), (5,))):
-        prompt = (*some(asked - 1)[: asked // 2], OPEN, *some(asked)[: asked // 2])
+        prompt = (*some(asked)[: asked // 2], OPEN, *some(asked + 1)[: asked // 2 + 1])
         ids = (*some(2), OPEN, *some(thought), *([CLOSE] if index % 2 else []), *some(after))
         ends = [(at, closing if 3 <= at <= 3 + thought else plain) for at in range(0, len(ids) + 1, every)]
         made.append(Chain(f"q{index}", index, prompt, ids, tuple(Fork(at, tail) for at, tail in ends)))
