@@ -134,16 +134,16 @@ def shown(monkeypatch):
 
 def test_a_terminal_sees_tokens_move_before_the_first_response_ends(shown):
     text = shown(terminal=True)
-    early = re.findall(r"0 of 40 responses, (\d+) tokens, 10[01] tokens/s \[00:\d\d, at most ([\d:]+) left\]", text)
+    early = re.findall(r" 0/40 responses, (\d+) tokens \(10[01]/s\), at most ([\d:]+) left", text)
     assert len({tokens for tokens, _ in early}) > 30
-    assert re.search(r"10 of 40 responses, 3\d\d\d tokens", text)
-    assert "at most" not in text[text.index("10 of 40 responses") :]
-    assert re.search(r"40 of 40 responses, 8000 tokens, 10[01] tokens/s \[01:\d\d\]\s*$", text)
+    assert re.search(r" 10/40 responses, 3\d\d\d tokens \(10[01]/s\), 00:\d\d left", text)
+    assert "at most" not in text[text.index(" 10/40 responses") :]
+    assert re.search(r" 40/40 responses, 8000 tokens \(10[01]/s\) in 01:\d\d\s*$", text)
     assert "100%" in text
 
 
 def test_a_log_gets_a_line_now_and_then_and_one_at_the_end(shown):
     lines = shown(terminal=False).splitlines()
     assert len(lines) == 3 and not any("\r" in line for line in lines)
-    assert lines[0].startswith("generate: ") and "tokens/s" in lines[0] and " left]" in lines[0]
-    assert re.fullmatch(r"generate: 100%, 40 of 40 responses, 8000 tokens, 10[01] tokens/s \[01:\d\d\]", lines[-1])
+    assert lines[0].startswith("generate: ") and "tokens (" in lines[0] and lines[0].endswith(" left")
+    assert re.fullmatch(r"generate: 100%, 40/40 responses, 8000 tokens \(10[01]/s\) in 01:\d\d", lines[-1])

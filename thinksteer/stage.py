@@ -111,7 +111,8 @@ def load_model(args: argparse.Namespace, ref: ModelRef, *runs: store.Run) -> "Pr
 
 
 def in_words(device: str, dtype: str, threads: int | None) -> str:
-    return f"{device}{f' ({threads} threads)' if threads else ''}, {dtype}"
+    count = f" ({threads} thread{'s' * (threads > 1)})" if threads else ""
+    return f"{device}{count}, {dtype}"
 
 
 class Generator:

@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Collection
 from itertools import accumulate
+from shutil import get_terminal_size
 from types import TracebackType
 from typing import Self
 
@@ -89,8 +90,9 @@ class Progress:
         self._moved: set[int] = set()  # those of them that got a token since the last look
         self._begin = self._looked = self._logged = time.monotonic()
         layout = "generate: {percentage:3.0f}%|{bar}| {desc}"
-        in_terminal = sys.stderr.isatty()
-        self._bar = tqdm(total=self.forecast.expected, bar_format=layout, disable=not in_terminal, file=sys.stderr)
+        width, height = get_terminal_size()  # tqdm itself shows nothing in a terminal that states no size
+        hidden = not sys.stderr.isatty()
+        self._bar = tqdm(bar_format=layout, ncols=width, nrows=height, disable=hidden, file=sys.stderr)
         self._bar.set_description_str(self._text())
 
     def __enter__(self) -> Self:
@@ -142,9 +144,11 @@ class Progress:
 
     def _text(self) -> str:
         found = self.forecast
-        parts = [f"{found.finished} of {found.responses} responses, {found.tokens} tokens"]
-        parts += [] if found.rate is None else [f"{found.rate:.{0 if found.rate >= 10 else 1}f} tokens/s"]
-        times = [tqdm.format_interval(self._looked - self._begin)]
-        if found.left is not None and found.finished < found.responses:
-            times.append(f"{'at most ' * found.bound}{tqdm.format_interval(found.left)} left")
-        return f"{', '.join(parts)} [{', '.join(times)}]"
+        text = f"{found.finished}/{found.responses} responses, {found.tokens} tokens"
+        if found.rate is not None:
+            text += f" ({found.rate:.{0 if found.rate >= 10 else 1}f}/s)"
+        if found.finished == found.responses:
+            text += f" in {tqdm.format_interval(self._looked - self._begin)}"
+        elif found.left is not None:
+            text += f", {'at most ' * found.bound}{tqdm.format_interval(found.left)} left"
+        return text
