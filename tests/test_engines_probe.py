@@ -122,7 +122,7 @@ def test_forks_at_every_token_equal_a_batch_with_left_padding(model):
     """Of three prompts of different lengths; that published mistake is of another size altogether."""
     forks = tuple(Fork(at, (50, CLOSE)) for at in range(39))
     chains = [Chain(one.id, 0, one.prompt_ids, one.token_ids[:38], forks) for one in make_chains()[2::3]]
-    assert [len(chain.prompt_ids) for chain in chains] == [1, 7, 17]
+    assert [len(chain.prompt_ids) for chain in chains] == [2, 8, 18]
     answers = [10, 21, 60]
     found = probed(model, chains, answers=[(token,) for token in answers])
     expected, mistaken = (left_padded(model, chains, answers, prepended) for prepended in (False, True))
