@@ -38,7 +38,7 @@ def make_chains(
     closing: tuple[int, ...] = (50, CLOSE, 51, 52), plain: tuple[int, ...] = (51, 52), every: int = 4
 ) -> list[Chain]:
     """Nine of different lengths that open their thinking, some of which close it; prompts hold delimiters, too."""
-    rng, made = random.Random(4), []
+    rng, made = random.Random(5), []
 
     def some(count: int) -> list[int]:
         return [rng.randrange(5, 36) for _ in range(count)]  # the tokenizer has no text for those above
