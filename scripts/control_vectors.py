@@ -150,7 +150,7 @@ def pairs_of(args: argparse.Namespace, ref: ModelRef) -> tuple[list[Pair], list[
     return contrast.draw(*seen, args.n_pairs or None, args.seed), contrast.draw(*unseen, few, args.seed)
 
 
-def states_of(model: "PreTrainedModel", pairs: list[Pair], max_batch_tokens: int) -> Tensor:
+def states_of(model: "PreTrainedModel", pairs: list[Pair], max_batch_tokens: int | None) -> Tensor:
     """What the blocks put out at the last token of both sides of each pair: `[2 N, num_layers, hidden_size]`."""
     return entries_of(span_states(model, contrast.passages(pairs), "block_out", max_batch_tokens)[0], "block_out")
 

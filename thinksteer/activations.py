@@ -11,7 +11,7 @@ from itertools import count
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from thinksteer.layout import Place, layout_of
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Key = TypeVar("Key")
+
+GPU_BATCH_TOKENS = 16384
+ALLOCATION = 16 << 20  # bytes; larger ones a C library returns to the system and gets as empty pages, each time anew
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +38,7 @@ def class_means(
     model: PreTrainedModel,
     passages: Sequence[Passage],
     sites: Sequence[Site],
-    max_batch_tokens: int,
+    max_batch_tokens: int | None,
     after_norm: bool = False,
 ) -> ClassMeans:
     """The mean activation of each label at each site, every layer, in one pass over the passages.
@@ -77,7 +80,7 @@ def span_means(
     model: PreTrainedModel,
     passages: Sequence[Passage],
     places: Mapping[Key, Sequence[Place]],
-    max_batch_tokens: int,
+    max_batch_tokens: int | None,
 ) -> dict[Key, dict[str, Tensor]]:
     """Per key and label: the mean over examples of the mean over a span, `[len(places[key]), width]` on the CPU.
 
@@ -107,7 +110,7 @@ def span_means(
 
 
 def span_states(
-    model: PreTrainedModel, passages: Sequence[Passage], site: Site, max_batch_tokens: int
+    model: PreTrainedModel, passages: Sequence[Passage], site: Site, max_batch_tokens: int | None
 ) -> tuple[Tensor, Tensor]:
     """Each span's state at its last token, in the model's dtype, and the mean over its tokens, in float32 at least (16
     bits would round away what little tells means apart): both `[num_spans, entries, hidden_size]` on the CPU.
@@ -155,14 +158,15 @@ def _read(
     model: PreTrainedModel,
     passages: Sequence[Passage],
     visits: Sequence[tuple[Place, Visit]],
-    max_batch_tokens: int,
+    max_batch_tokens: int | None,
 ) -> None:
-    """Read all passages once, batch by batch. Only the decoder runs: no output layer, no cache."""
+    """Read all passages once, batch by batch (None: of `fitting_batch`). Only the decoder runs: no output layer, no
+    cache."""
     device = model.get_input_embeddings().weight.device
     with ExitStack() as hooks, torch.inference_mode(), tqdm(total=len(passages), unit="passage") as progress:
         for place, visit in visits:
             hooks.callback(place.watch(lambda hidden, visit=visit: visit(batch, hidden)).remove)
-        for batch in pack(passages, max_batch_tokens):
+        for batch in pack(passages, max_batch_tokens or fitting_batch(model)):
             model.base_model(input_ids=_pad(batch).to(device), use_cache=False)
             progress.update(len(batch))
 
@@ -172,6 +176,15 @@ def _by_label(passage: Passage) -> dict[str, list[Span]]:
     for span in passage.spans:
         spans.setdefault(span.label, []).append(span)
     return spans
+
+
+def fitting_batch(model: PreTrainedModel) -> int:
+    """The tokens of a batch, by default: on a CPU so many that no activation is larger than `ALLOCATION`."""
+    if model.device.type != "cpu":
+        return GPU_BATCH_TOKENS
+    head = model.get_output_embeddings()
+    widths = [module.out_features for module in model.modules() if isinstance(module, nn.Linear) and module is not head]
+    return max(1, ALLOCATION // (max(widths, default=1) * model.dtype.itemsize))
 
 
 def pack(passages: Sequence[Passage], max_batch_tokens: int) -> list[list[Passage]]:

@@ -229,8 +229,7 @@ def add_batch_tokens(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch_tokens",
         type=positive_int,
-        default=16384,
-        help="tokens in one batch, padding too (default: %(default)s)",
+        help="tokens in one batch, padding too (default: on a GPU 16384, on a CPU what its memory allocator keeps)",
     )
 
 

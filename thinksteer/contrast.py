@@ -26,7 +26,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from thinksteer import arithmetic
-from thinksteer.activations import pack
+from thinksteer.activations import fitting_batch, pack
 from thinksteer.files import read_json
 from thinksteer.layout import layout_of, output_head
 from thinksteer.records import InputError, Passage, Record, Span
@@ -184,7 +184,7 @@ def passages(pairs: Sequence[Pair]) -> list[Passage]:
     return found
 
 
-def suffix_log_probs(model: PreTrainedModel, pairs: Sequence[Pair], max_batch_tokens: int) -> Tensor:
+def suffix_log_probs(model: PreTrainedModel, pairs: Sequence[Pair], max_batch_tokens: int | None) -> Tensor:
     """The natural-log probability of each pair's suffix, mean over its tokens and over both prompts: `[N]`, float64.
 
     Upstream (wassname's fork of repeng) takes the mean over the prompt's tokens as well.
@@ -194,7 +194,7 @@ def suffix_log_probs(model: PreTrainedModel, pairs: Sequence[Pair], max_batch_to
     head, device = output_head(model), model.get_input_embeddings().weight.device
     with ExitStack() as hooks, torch.inference_mode(), tqdm(total=len(numbered), unit="passage") as progress:
         hooks.callback(layout_of(model).final.watch(seen.append).remove)
-        for batch in pack(numbered, max_batch_tokens):
+        for batch in pack(numbered, max_batch_tokens or fitting_batch(model)):
             ids = pad_sequence([torch.tensor(one.ids) for one in batch], batch_first=True).to(device)
             model.base_model(input_ids=ids, use_cache=False)
             for row, hidden in enumerate(seen.pop()):

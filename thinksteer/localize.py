@@ -22,7 +22,7 @@ def head_scores(
     model: PreTrainedModel,
     passages: Sequence[Passage],
     direction: Tensor,
-    max_batch_tokens: int,
+    max_batch_tokens: int | None,
     label: str = "short",
 ) -> Tensor:
     """How much each head writes against a direction, on the spans of one label: `[num_layers, num_heads]`.
