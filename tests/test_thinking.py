@@ -1,5 +1,6 @@
 """Thinking length and status: every edge case spelt out by hand."""
 
+import json
 import re
 from copy import copy
 from dataclasses import replace
@@ -7,7 +8,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from real_models import r1_tokenizer
+from real_models import DATA, r1_tokenizer
 from synthetic import character_marks, marks_of
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
@@ -334,3 +335,40 @@ def test_the_bytes_of_tokens_are_those_of_the_decoded_text(real):
     found = TokenBytes(real)
     assert b"".join(found[token] for token in ids).decode() == decode(real, ids) == text
     assert found[len(real) + 5] == b"" and len(found.table()) == len(real)
+
+
+def gsm8k_questions():
+    lines = (DATA / "gsm8k_test.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line)["question"] for line in lines[:200]]
+
+
+def test_the_papers_prompt_is_upstreams_string_token_by_token_with_one_bos():
+    tokenizer = r1_tokenizer()
+    bos, user, assistant = tokenizer.convert_tokens_to_ids(["<｜begin▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>"])
+    template, questions = TEMPLATES["deepseek"], gsm8k_questions()
+    for question in questions:
+        prompt = template.prompt(question)
+        assert prompt == f"<｜User｜>{question}<｜Assistant｜>"
+        ids = prompt_ids(template, tokenizer, prompt)
+        assert ids == (bos, user, *tokenizer(question, add_special_tokens=False).input_ids, assistant)
+        opened = prompt_ids(TEMPLATES["deepseek-think"], tokenizer, TEMPLATES["deepseek-think"].prompt(question))
+        assert opened == (*ids, *tokenizer("<think>\n", add_special_tokens=False).input_ids)
+        assert opened.count(bos) == 1
+    assert len(questions) == 200
+
+
+def test_thinking_that_the_prompt_opened_is_found_at_its_tokens():
+    """200 responses with thinking of known length, before the closing delimiter as a token."""
+    tokenizer, template = r1_tokenizer(), TEMPLATES["deepseek-think"]
+    marks, (close,) = Marks.of(template, tokenizer), tokenizer("</think>", add_special_tokens=False).input_ids
+    questions = gsm8k_questions()
+    for number in range(200):
+        prompt = prompt_ids(template, tokenizer, template.prompt(questions[number]))
+        text = " Wait," * (number % 17) + questions[number // 2].split(".")[0] + "\n" * (number % 3)
+        ids = (*tokenizer(text, add_special_tokens=False).input_ids, close, *tokenizer("\n\n7").input_ids[1:], 0)
+        found = read(prompt, ids, marks, len(ids), "stop")
+        assert found.status == "closed" and ids[found.closed - len(prompt)] == close
+        assert (found.start, found.end) == (len(prompt) - 2, len(prompt) + ids.index(close) + 1)
+        follower = Follower(len(prompt), marks)
+        inside = follower.inside([*prompt, *ids], len(prompt) + len(ids))
+        assert list(inside) == list(range(found.opened, found.closed)) and found.opened == len(prompt) - 1
