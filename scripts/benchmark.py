@@ -17,6 +17,8 @@ edit        stage 5 on a checkpoint, against copying its files and against loadi
             grow with it. Both are flushed to the disk, which is that of TMPDIR
 report      stage 7 on records of 8 models and 5 data sets, against reading them once and against plain loops
 grading     microseconds of an answer, by exact rules and by math-verify
+concurrency tokens per second of --model with 1, 8, 32 and 64 responses at a time, in float32 and in bfloat16
+reading     the passes of stages 2 and 4 over --model against a bare forward pass, in float32 and in bfloat16
 
 Every way runs once unmeasured, then --repeats times in turn with the other ways of its engine,
 each time from an empty prefix cache. One engine is open at a time; without --engine both are measured. The first start
@@ -26,7 +28,7 @@ of vLLM includes its import. On a CPU, transformers takes OMP_NUM_THREADS cores:
 import argparse
 from pathlib import Path
 
-from scripts.benchmarks import edit, extraction, generation, grading, heads, probing, report
+from scripts.benchmarks import edit, extraction, generation, grading, heads, probing, real, report
 from scripts.benchmarks.measuring import engines
 from thinksteer import cli, model_files, models, store
 from thinksteer.drawing import save
@@ -42,6 +44,8 @@ PARTS = {  # functions of flags and a model: `Measured`
     "edit": edit.measure,
     "report": report.measure,
     "grading": grading.measure,
+    "concurrency": real.measure_concurrency,
+    "reading": real.measure_reading,
 }
 
 
@@ -53,7 +57,7 @@ def parse_args() -> argparse.Namespace:
     cli.add_data(parser)
     cli.add_sampling(parser)
     parser.add_argument(
-        "--parts", nargs="+", action=cli.Distinct, choices=PARTS, default=list(PARTS), help="default: all"
+        "--parts", nargs="+", action=cli.Distinct, choices=PARTS, default=list(PARTS)[:7], help="default: %(default)s"
     )
     parser.add_argument("--repeats", type=cli.positive_int, default=3, help="of every way (default: %(default)s)")
     parser.add_argument(
