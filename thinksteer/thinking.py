@@ -464,7 +464,9 @@ class Reader:
         """
         name = f"{record.id} sample {record.sample}"
         if not record.token_ids:
-            raise InputError(f"{name} has text but no token ids (imported?): directions need responses generated here")
+            raise InputError(
+                f"{name} has text but no token ids (imported?): import it with --model, or generate responses here"
+            )
         prompt, generated = self.prompt(record), len(record.token_ids)
         drawn = generated if record.forced_at is None else record.forced_at
         found = read(prompt, record.token_ids, self.marks, drawn, record.finish_reason)
