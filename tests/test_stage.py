@@ -40,6 +40,8 @@ def test_settings_that_are_not_carried_are_named_in_one_line_and_in_the_manifest
 
 
 def test_nothing_is_said_where_all_is_carried(generator, capsys):
+    with generator() as stage:
+        assert capsys.readouterr().out == "" and stage.not_carried == {} and stage.loading.native_sampling
     with generator(min_p=0.1, num_beams=1, suppress_tokens=[7]) as stage:
-        assert capsys.readouterr().out == "" and stage.not_carried == {}
+        assert capsys.readouterr().out == "" and stage.not_carried == {} and not stage.loading.native_sampling
         assert stage.sampling.min_p == 0.1 and stage.sampling.suppress_tokens == (7,)

@@ -151,9 +151,12 @@ class Generator:
         from thinksteer.engines.sampling import native
 
         if self._engine is None:
-            loading = replace(Loading.of(self.args, self.steering), native_sampling=native(self.sampling))
-            self._engine = engine_class(self.engine_name).load(self.ref, loading)
+            self._engine = engine_class(self.engine_name).load(self.ref, self.loading)
         return self._engine
+
+    @property
+    def loading(self) -> Loading:
+        return replace(Loading.of(self.args, self.steering), native_sampling=native(self.sampling))
 
     @cached_property
     def reader(self) -> Reader:
