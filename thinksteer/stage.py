@@ -148,14 +148,14 @@ class Generator:
 
     @property
     def engine(self) -> Engine:
-        from thinksteer.engines.sampling import native
-
         if self._engine is None:
             self._engine = engine_class(self.engine_name).load(self.ref, self.loading)
         return self._engine
 
     @property
     def loading(self) -> Loading:
+        from thinksteer.engines.sampling import native
+
         return replace(Loading.of(self.args, self.steering), native_sampling=native(self.sampling))
 
     @cached_property
