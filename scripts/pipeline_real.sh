@@ -84,7 +84,7 @@ if stage evaluation; then
         --model "${models[@]}"
 fi
 if stage report; then
-    python analyze_results.py --artifacts "$artifacts"
+    python analyze_results.py --artifacts "$artifacts" --instruction "$instruction"
     cat "$artifacts"/reports/{accuracy_overall,length_overall,accuracy_shortest,difference_overall,responses}.md
     echo "The report: $artifacts/reports/report.html"
 fi

@@ -62,7 +62,7 @@ SCRIPTS = [
     for path in [*ROOT.glob("*.py"), *ROOT.glob("scripts/*.py")]
     if "\ndef main(" in path.read_text(encoding="utf-8")
 ]
-PROGRESS = re.compile(r"\d+%\||\d*step \[|/s\]|^$")
+PROGRESS = re.compile(r"\d+%[|,]|\d*step \[|/s\]|^$")
 LARGE = 1 << 18  # bytes; what is larger is told by its times, not its content
 
 NOISE = torch.randn(6, 128, generator=torch.Generator().manual_seed(0))
@@ -87,6 +87,7 @@ HERE = "--help lists all flags"
 FLAGS = [
     ("an unknown data set", "generate_responses --dataset gsm9k", "--dataset gsm9k", "known are arithmetic"),
     ("an unknown model", "generate_responses --model tiny", 'no model "tiny"', "nor one of tiny-reasoner"),
+    ("no place for the model", "get_smollm2", "required: --output", HERE),
     ("an unknown template", "generate_responses --template chatml", "--template: invalid choice: 'chatml'", "'qwen3'"),
     ("an unknown split", "generate_responses --split dev", "--split dev", "train, test"),
     ("a model on no disk", "generate_responses --model nobody/none", "nobody/none is not in the", "hf download"),
@@ -197,7 +198,7 @@ MODELS = [
      write(f"{MODEL}/tokenizer.json", "{}")),
     ("a tokenizer without a chat template", OWN, MODEL, "give --template, one of deepseek",
      write(f"{MODEL}/tokenizer.json", json.dumps({"version": "1.0", "added_tokens": [], "model":
-           {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}}))),
+           {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}})), remove(f"{MODEL}/chat_template.jinja")),
     ("a tokenizer without the template's BOS", f"{OWN} --template deepseek", "template deepseek", "has no such token",
      stated(f"{MODEL}/tokenizer_config.json", bos_token=None)),
     ("no weights", OWN, "no file named model.safetensors", "download it again", remove(WEIGHTS)),
@@ -241,7 +242,7 @@ RECORDS = [
     ("a record with another type", EXTRACT, f"{RESPONSES}:3: not a record: 'sample' is True", "remove the line",
      record(sample=True)),
     ("a record twice", EXTRACT, "occurs twice", "remove one of the two lines", third(lambda line: line * 2)),
-    ("responses without tokens", EXTRACT, "has text but no token ids", "need responses generated here",
+    ("responses without tokens", EXTRACT, "has text but no token ids", "import it with --model",
      record(token_ids=[])),
     ("responses of another model", EXTRACT, "recorded as closed", "pass the --template",
      record(token_ids=[5, 6, 7, 99999999])),
@@ -432,7 +433,8 @@ ANNOTATORS = [
      f"scripts.annotate artifacts/responses/ThinkEdit-{TINY}"),
     ("a rule that stops early", "class_statistics --n_correct 1 --n_incorrect 1", "passes over responses",
      "raise its numbers"),
-    ("a class never found", "class_statistics --control reasoning_memory", "reasoning_memory", "finds no span in 24"),
+    ("a class never found", "class_statistics --control reasoning_memory", "finds no span",
+     "there are 24 responses"),
     ("chains that are no thoughts", "reroll_spans --control thinking_length_attn",
      "invalid choice: 'thinking_length_attn'",
      "'seal'"),
@@ -477,7 +479,7 @@ INSIDE = [
     ("a kind that is not there", "level_effects --levels memory", "--levels memory", "arithmetic has 4 days"),
     ("no weight 0", "level_effects", "no finished weight 0", "steer with that, too",
      remove(f"{STEERING}/0.0.jsonl"), remove(f"{STEERING}/0.0.jsonl.run.json")),
-    ("budgets that differ", "level_effects", "--max_length 60 and 99", "keep those of one",
+    ("budgets that differ", "level_effects", "at most 60 and 99 tokens", "keep those of one",
      run_settings(STEERED, max_length=99)),
     ("a file named after no weight", "level_effects", f"{STEERING}/mine.jsonl is not named after a weight",
      "move it away",
@@ -502,7 +504,7 @@ CONFIDENCE = [
      run_settings(STEERED, direction=...)),
     ("steering without a manifest", f"{PROBE} {STEERED}", f"{STEERED} does not say how it was steered", "--unsteered",
      remove(f"{STEERED}.run.json")),
-    ("chains without tokens", PROBE, "has text but no token ids", "generated here", record(token_ids=[])),
+    ("chains without tokens", PROBE, "has text but no token ids", "import it with --model", record(token_ids=[])),
 ]
 
 EXCHANGE = [

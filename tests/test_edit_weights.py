@@ -16,6 +16,7 @@ import edit_weights
 from thinksteer import models as known_models
 from thinksteer import store
 from thinksteer.steering import project_out
+from thinksteer.thinking import Prompting
 
 ROOT = Path(__file__).parent.parent
 HEADS = [(0, 1), (2, 3), (2, 0)]
@@ -102,7 +103,7 @@ ABOUT = {
 
 
 def edit_here(base: Path, target: Path, direction: torch.Tensor) -> None:
-    ref = known_models.resolve(str(base), base.parent / "none", "plain")
+    ref = known_models.resolve(str(base), base.parent / "none", Prompting("plain"))
     edit_weights.edit(ref, target, HEADS, direction, 1.0, ABOUT)
 
 

@@ -322,7 +322,7 @@ def test_steering_that_reaches_prompts_alone_is_refused(vllm, asked, vectors, mo
     async def only_prompts(ids, params, name):
         whole = await sample(ids, params, name)
         plainly, vllm._salt = params.clone(), "plain"
-        await vllm._llm.collective_rpc("steer", args=(save({}), [], [[3], [4], False]))
+        await vllm._llm.collective_rpc("steer", args=(save({}), [], [b"<think>", b"</think>", []]))
         unsteered = await sample(ids, plainly, name + " again")
         whole.logprobs[1:] = unsteered.logprobs[1:]
         return whole

@@ -19,6 +19,7 @@ from thinksteer import models as known_models
 from thinksteer.model_files import generation_config
 from thinksteer.records import Condition, Edit, InputError
 from thinksteer.steering import applied
+from thinksteer.thinking import Prompting
 
 ROOT = Path(__file__).parent.parent
 ABOUT = {"base_model": "base", "source": "base", "dataset": None, "steering": []}
@@ -60,7 +61,7 @@ def save(folder: Path, variant: str, shard: str = "1GB", tied: bool | None = Non
 
 
 def bake(base: Path, target: Path, edits: list[Edit]) -> None:
-    export(known_models.resolve(str(base), base.parent / "none", "plain"), target, edits, ABOUT)
+    export(known_models.resolve(str(base), base.parent / "none", Prompting("plain")), target, edits, ABOUT)
 
 
 def load(folder: Path) -> PreTrainedModel:

@@ -12,10 +12,9 @@ import pytest
 
 from thinksteer import hub, livecodebench
 from thinksteer.data import Columns, load
-from thinksteer.generation import _record
-from thinksteer.grading import Grader
+from thinksteer.grading import Grader, shown
 from thinksteer.livecodebench import Case, Suite, unpack
-from thinksteer.records import Graded, InputError, Problem, Response
+from thinksteer.records import Graded, InputError, Problem, Record, Response
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="programs are only run on Linux")
 
@@ -197,9 +196,10 @@ def test_responses_are_graded_by_running_their_programs(tmp_path: Path) -> None:
 @linux
 def test_a_record_states_its_tests_in_a_line(tmp_path: Path) -> None:
     [problem] = problems(tmp_path, broken(public_test_cases=cases(("1 1\n" + " " * 100_000, "2"))))
-    response = Response(problem.id, 0, "?", RIGHT, (1,), 1, "closed", "stop", None, 0)
+    response = Response(problem.id, 0, "?", (1,), RIGHT, (1,), 1, "closed", "stop", None, 0)
     with Grader() as grader:
-        record = _record(problem, response, grader)
+        graded = grader.grade(RIGHT, problem.answer, "code")
+    record = Record.from_response(response, problem, shown(problem.answer, "code"), graded)
     assert record.correct and record.kind == "code" and record.level == "easy"
     assert record.reference.startswith("3 tests, sha256 ") and len(record.reference) == 80
     [other] = problems(tmp_path, STDIN)

@@ -53,7 +53,7 @@ def test_without_weight_zero_or_with_two_budgets_nothing_is_compared(tmp_path, m
     with pytest.raises(InputError, match="no finished weight 0"):
         find_settings(tmp_path, "m", "d", ["a"])
     make("a", 0.0, budget=200)
-    with pytest.raises(InputError, match="--max_length 100 and 200"):
+    with pytest.raises(InputError, match="at most 100 and 200 tokens a response"):
         find_settings(tmp_path, "m", "d", ["a"])
 
 

@@ -10,6 +10,7 @@ from conftest import save_tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from thinksteer import models
+from thinksteer.thinking import Prompting
 from thinksteer.tokenizer_files import keep_ids
 
 R1 = Path(os.environ.get("THINKEDIT_TEST_DATA", "../shared/data")) / "r1_tokenizer"
@@ -29,7 +30,7 @@ def make(folder: Path, model_type: str, named: str = "LlamaTokenizerFast") -> mo
     folder.mkdir()
     save_tokenizer(folder, named)
     (folder / "config.json").write_text(json.dumps({"model_type": model_type}))
-    return models.resolve(str(folder), folder.parent / "none", "plain")
+    return models.resolve(str(folder), folder.parent / "none", Prompting("plain"))
 
 
 def made_of(base: models.ModelRef, folder: Path, model_type: str) -> Path:
@@ -100,7 +101,7 @@ def test_a_tokenizer_without_tokenizer_json_gets_one(with_config, tmp_path):
 @pytest.mark.skipif(not R1.is_dir(), reason=f"{R1} is not there (THINKEDIT_TEST_DATA)")
 @pytest.mark.parametrize("model_type", ["llama", "qwen3"])
 def test_r1s_own_tokenizer(model_type, tmp_path):
-    base = models.resolve(str(R1), tmp_path / "none", "deepseek")
+    base = models.resolve(str(R1), tmp_path / "none", Prompting("deepseek"))
     made = made_of(base, tmp_path / "made", model_type)
     for file in made.iterdir():
         file.chmod(0o644)

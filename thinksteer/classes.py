@@ -68,12 +68,12 @@ def label_all(method: Method, records: Sequence[Record], rule: Rule, reader: Rea
     records = sorted(records, key=lambda record: (record.id, record.sample))
     found = {(passage.id, passage.sample): passage for passage in method.passages(records, rule, reader)}
     if not found:
-        raise InputError(f"{method.name}: {rule} finds no span in {len(records)} responses")
+        raise InputError(f"{method.name} finds no span {rule}: there are {len(records)} responses")
     without = [record for record in records if (record.id, record.sample) not in found]
     # A rule for directions may stop at so many responses; those it never looked at are no zeros.
     if passed_over := method.passages(without, rule, reader):
         raise InputError(
-            f"{method.name}: {rule} passes over responses that have spans, such as {passed_over[0].id} sample "
+            f"{method.name}, {rule}, passes over responses that have spans, such as {passed_over[0].id} sample "
             f"{passed_over[0].sample}, but all are counted here: raise its numbers by the flags of the same names"
         )
     labelled = []

@@ -77,7 +77,7 @@ def with_token_ids(record: Record, template: Template, tokenizer: PreTrainedToke
         )
     if record.finish_reason == "stop" and drawn and tokenizer.eos_token_id is not None:
         drawn.append(tokenizer.eos_token_id)
-    prompt = reader.prompt(record)
+    prompt = reader.encode(record.prompt)
     found = read(prompt, drawn, reader.marks, len(drawn), record.finish_reason)
     return replace(
         record,

@@ -45,7 +45,7 @@ class Template:
     close: str = "</think>"
     bos: bool | None = False
     render: Callable[[str], str] | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def prompt(self, question: str, instruction: str = "") -> str:
         asked = instruction if "{question}" in instruction else "{question}" + instruction
@@ -67,8 +67,10 @@ class Template:
         return self.closing + FORCED_QUESTION
 
     def after_thinking(self, text: str, status: Status) -> str:
-        """The part of a response that follows its thinking; all of it where nothing marks the thinking."""
-        return text.partition(self.close)[2] if self.open and status not in ("no_think", "empty") else text
+        """The part of a response that follows its thinking; all of it where it has none, or no marks of it."""
+        if not self.open or status == "no_think" or (status == "empty" and self.close not in text):
+            return text
+        return text.partition(self.close)[2]
 
     def described(self) -> str:
         """One line for a person: how prompts are made and where thinking is looked for."""
