@@ -173,6 +173,13 @@ def test_own_thinking_that_the_prompt_opened_is_taken_from_its_first_token():
     assert own_suffixes([one], reader(template)) == [Suffix(tuple(words("ab")), 1)]
 
 
+def test_a_prompt_that_closes_the_thinking_is_refused():
+    """As Qwen3's chat template does without thinking."""
+    done = replace(TEMPLATES["qwen3"], render=lambda asked: f"{asked}<think>\n\n</think>\n\n")
+    with pytest.raises(InputError, match=r"the prompt ends with </think>.*--chat_template_kwargs"):
+        prompts([("a", "b")], done, reader(done))
+
+
 @pytest.mark.parametrize("text", ["<think>\n\n</think>\n\nYou are kind.", "Do not <think>", "so be it</think>"])
 def test_marks_of_thinking_in_what_is_asked_are_refused(text):
     for pair in ((text, "b"), ("a", text)):
