@@ -91,7 +91,7 @@ def read_texts(path: Path) -> list[tuple[str, str]]:
 
 
 def prompts(pairs: Iterable[tuple[str, str]], template: Template, reader: Reader) -> list[tuple[Ids, Ids]]:
-    """The ids of both prompts of each pair. InputError if a question has a mark of thinking, or the prompt closes it."""
+    """The ids of both prompts of each pair. InputError: a question has a mark of thinking, or the prompt closes it."""
     if template.open and template.prompt("?").rstrip().endswith(template.close):
         raise InputError(
             f"the prompt ends with {template.close}, so that the model takes its thinking for done: give other "
