@@ -9,7 +9,7 @@ if [ "${1:-}" = real ]; then
     python -m scripts.get_smollm2 --output "$root/base/SmolLM2-135M-Instruct"
     bash scripts/pipeline_real.sh "$root/base/SmolLM2-135M-Instruct" --artifacts "$root" --data thinksteer/gsm8k_excerpt \
         --instruction $'\nReason briefly, in a few short lines, then give the final answer in \\boxed{}.' --quantile 0.4 \
-        --responses 80 --steered 8 --weights "-0.1 0 0.1" --evaluated 8 --samples 1 --max_length 160 -- --thinking response
+        --responses 80 --steered 6 --weights "0 0.1" --evaluated 6 --samples 1 --max_length 144 -- --thinking response
 else
     bash "scripts/pipeline${1:+_$1}.sh" demo
 fi
