@@ -46,9 +46,10 @@ def summarise(args: argparse.Namespace, ref: ModelRef, dataset: str) -> None:
     """metrics.json, once every shard is there."""
     whole = store.evaluation_path(args.artifacts, ref.key, dataset, args.instruction)
     if store.is_complete(whole):
-        records, about = store.read_records(whole), {"model": ref.key, "dataset": dataset}
+        records = analysis.outcomes(store.read_records(whole), loops=True, think_open=ref.template.open)
+        about = {"model": ref.key, "dataset": dataset}
         path = store.metrics_path(args.artifacts, ref.key, dataset, args.instruction)
-        store.write_json(path, about | analysis.metrics(records, args.max_length, ref.template.open))
+        store.write_json(path, about | analysis.metrics(records, args.max_length))
         say(whole, records, args.max_length, ref.template)
 
 

@@ -187,6 +187,8 @@ def test_forced_answers_that_open_the_thinking_again_are_counted():
     found = metrics(records, 20, "<think>")
     assert (found["forced_rate"], found["forced_tokens"], found["reopened_rate"]) == (2 / 3, 10, 0.5)
     assert metrics(records, 20)["reopened_rate"] == 0  # no delimiter to look for
+    again = replace(cut, response=f"{asked}<think>Hm</think> **Final Answer** 7")  # which says the words once more
+    assert metrics([again], 20, "<think>")["reopened_rate"] == 1
     assert oddities(found, 20) == [
         "67% reached the limit of 20 tokens: raise --max_length",
         "50% of the forced answers open the thinking again instead of answering",

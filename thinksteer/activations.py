@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Key = TypeVar("Key")
 
 GPU_BATCH_TOKENS = 16384
-ALLOCATION = 16 << 20  # bytes; larger ones a C library returns to the system and gets as empty pages, each time anew
+ALLOCATION = 16 << 20  # bytes; larger ones a C library returns to the system and gets back as empty pages every time
 
 
 @dataclass(frozen=True, eq=False)

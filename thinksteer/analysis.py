@@ -14,13 +14,13 @@ from thinksteer.intervals import Estimate, estimates, mean
 from thinksteer.outcomes import Outcomes, shared
 from thinksteer.records import InputError, Record, Status
 from thinksteer.significance import swap_p
+from thinksteer.thinking import FORCED_QUESTION, NAME_THE_MARKS
 
 NOTHING_SHARED = "the two runs share no (question, sample): evaluate both on the same questions"
 SHORTEST_PERCENTS = (5, 10, 20)
 TAIL_CHARACTERS = 4000
 COMPRESSED_SHARE = 0.1
 MOST, DEGENERATE = 0.5, 0.05  # shares of the responses from which on something is odd
-ASKED = "**Final Answer**"  # how the text that forces an answer ends
 DISTINCT_SHARE = 0.2
 BREAKS = b"\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f " + bytes(range(128, 256))  # white space, and all of what is not ASCII
 CODE_BYTES = 64  # about what a code of zlib's takes, at most
@@ -66,7 +66,11 @@ def outcomes(records: Responses, loops: bool = False, think_open: str = "") -> O
 
 def _reopened(record: Record, think_open: str) -> bool:
     """Whether the thinking is opened again behind the answer that was forced."""
-    return record.forced_at is not None and bool(think_open) and think_open in record.response.rpartition(ASKED)[2]
+    return (
+        record.forced_at is not None
+        and bool(think_open)
+        and think_open in record.response.partition(FORCED_QUESTION)[2]
+    )
 
 
 def graded(records: Sequence[Record]) -> list[Record]:
@@ -255,10 +259,7 @@ def oddities(found: Mapping[str, Any], max_length: int) -> list[str]:
     status, lines = found["status"], []
     idle = status["empty"] + status["no_think"]
     if idle == 1:
-        lines.append(
-            "no response thinks: name the model's delimiters by --think_open and --think_close, or, of a model that "
-            "reasons without any, use --thinking response"
-        )
+        lines.append(f"no response thinks: {NAME_THE_MARKS}")
     elif idle > MOST:
         lines.append(f"{idle:.0%} of the responses do not think ({status['empty']:.0%} empty)")
     if found["cap_rate"] > MOST:

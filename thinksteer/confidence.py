@@ -117,6 +117,9 @@ class Tree:
     empty one first and every one behind its own beginnings, and the tokens that continue it."""
 
     def __init__(self, answers: Sequence[tuple[int, ...]]) -> None:
+        import torch
+        from torch.nn.utils.rnn import pad_sequence
+
         if not answers or not all(answers):
             raise InputError("there is nothing to weigh: give one answer or more, each of at least one token")
         self.branches: dict[tuple[int, ...], list[int]] = {}
@@ -127,9 +130,6 @@ class Tree:
                     tokens.append(token)
         edges = [(*begun, token) for begun, tokens in self.branches.items() for token in tokens]
         numbers = {edge: number for number, edge in enumerate(edges)}
-        import torch
-        from torch.nn.utils.rnn import pad_sequence
-
         paths = [torch.tensor([numbers[answer[: depth + 1]] for depth in range(len(answer))]) for answer in answers]
         self._paths = pad_sequence(paths, batch_first=True, padding_value=-1)  # [answers, depths]
 
@@ -141,7 +141,7 @@ class Tree:
     def answers(self, steps: Tensor) -> Tensor:
         """Log-probabilities `[..., answers]` from those of each branch's tokens, one branch after the other
         `[..., tokens]`."""
-        behind = steps.new_zeros(*steps.shape[:-1], 1)  # of an answer that is shorter than others
         import torch
 
+        behind = steps.new_zeros(*steps.shape[:-1], 1)  # of an answer that is shorter than others
         return torch.cat([steps, behind], dim=-1)[..., self._paths].sum(dim=-1)

@@ -153,7 +153,7 @@ def _code_asked_for(location: str) -> InputError:
 
 
 def _said(error: Exception) -> str:
-    """What a library, or a model's own code, says of a model's files, in one line, and the cure."""
+    """What a library, or a model's own code, says of a model's files, in one line, and what to do."""
     import transformers
 
     what = " ".join(f"{type(error).__name__}: {error}".split())

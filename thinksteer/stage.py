@@ -90,7 +90,7 @@ def load_passages(
     return labelled(methods, records, rule, reader, args.min_examples, kept)
 
 
-def say(path: Path, records: Sequence[Record], max_length: int, template: Template) -> None:
+def say(path: Path, records: analysis.Responses, max_length: int, template: Template) -> None:
     """What the records of a file show, in a line, and in one more each what is odd about them."""
     found = analysis.outcomes(records, loops=True, think_open=template.open)
     print(f"{path}: {analysis.describe(found)}")

@@ -1,8 +1,8 @@
 """How models are prompted, how they mark their thinking, and THE definition of thinking length and status.
 
-Delimiters are text. They are looked for in the text of the tokens, and what is told of them is the tokens that hold
-them: a delimiter may be a special token, several tokens, or share its last token with the newline after it. Half-open
-positions count tokens in `prompt_ids + token_ids`.
+Delimiters are text. They are looked for in the text of the tokens, and their positions are those of the tokens that
+hold them: a delimiter may be a special token, several tokens, or share its last token with the newline after it.
+Half-open positions count tokens in `prompt_ids + token_ids`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 
 FORCED_QUESTION = "\n\nYeah, I think that's right.\n\n**Final Answer**\n"
 """What upstream ThinkEdit appends after closing the thinking of a response that spent its budget."""
+NAME_THE_MARKS = (
+    "name the model's delimiters by --think_open and --think_close, or, of a model that reasons without any, generate "
+    "and read with --thinking response"
+)
+"""What to do about a model none of whose responses thinks."""
 CHAT = "chat"  # the template that is the tokenizer's own
 PASS_FLAGS = "pass the --template, --thinking, --think_open and --think_close that the responses were generated with"
 

@@ -4,7 +4,7 @@ What upstream keeps is less than a `Record` holds, so an imported record says:
 - `token_ids` is empty, as upstream kept text only, unless a tokenizer is given; then they, `status` and the lengths are
   those of the text (`texts.with_token_ids`), and what follows about them does not hold.
 - `response_tokens` is the number of tokens that upstream counted, those of the thinking; 0 where it counted none.
-- `status` is told by the text: "closed" where the thinking is, "capped" where it is open, although upstream does not
+- `status` follows from the text: "closed" where the thinking is, "capped" where it is open, although upstream does not
   say whether the budget or an EOS ended it. A text without delimiters is "no_think" if upstream's length is -1, else
   "capped" from the budget of the stage on. The answer that upstream forces begins at the length of a capped chain.
 - A length is the file's. Open chains of responses/ have none there: they count as long as the budget or, if that is
@@ -109,7 +109,7 @@ def _responses(match: re.Match[str], name: str, data: bytes, to: Import) -> None
 
     def records(file: Field) -> Iterator[Record]:
         items = file.items()
-        # Upstream tokenised the thinking anew, which put a BOS in front of its two delimiters.
+        # Upstream tokenised the thinking again, which put a BOS in front of its two delimiters.
         lengths = [_length(item["thinking_length"], least=3) for item in items]
         budget = max([RESPONSE_BUDGET, *(length - 1 for length in lengths if length)])
         for row, (item, length) in enumerate(zip(items, lengths, strict=True)):
@@ -183,10 +183,10 @@ def _direction(match: re.Match[str], name: str, data: bytes, to: Import) -> None
 
     Upstream's mlp direction has in its last row the difference after the final norm, not that of the block output.
     """
-    control = f"thinking_length_{match['site']}"
-    path = direction_path(to.root, match["model"], control)
     from torch import Tensor, isfinite
 
+    control = f"thinking_length_{match['site']}"
+    path = direction_path(to.root, match["model"], control)
     tensor = load_torch(data, name)
     if not isinstance(tensor, Tensor) or tensor.ndim != 3 or tensor.shape[1] != 1 or not tensor.numel():
         found = list(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__

@@ -158,11 +158,11 @@ def _layer_effects(examples: dict[str, list[Field]]) -> LayerEffects:
 
 def _floats(example: Field) -> tuple[float, ...]:
     """Empty for what has no finite effect in every layer."""
+    from torch import Tensor
+
     held = example.value
     if held is None:
         return ()
-    from torch import Tensor
-
     row = _plain(held) if isinstance(held, Tensor) else [_plain(one) for one in held] if type(held) is list else held
     if not isinstance(row, list) or not all(one is None or type(one) in (int, float) for one in row):
         example.fail("a list of numbers, one for each layer")

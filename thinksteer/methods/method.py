@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from thinksteer.records import EVERYWHERE, Condition, Edit, InputError, Operation, Passage, Reading, Record, Site
-from thinksteer.thinking import Reader
+from thinksteer.thinking import NAME_THE_MARKS, Reader
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,10 +41,7 @@ def nothing_thinks(count: int, reader: Reader) -> str:
     """What to do about responses none of which thinks."""
     opening, closing = (mark.decode(errors="replace") for mark in (reader.marks.open, reader.marks.close))
     where = f"between {opening} and {closing}" if opening else "before its answer"
-    return (
-        f"none of {count} responses thinks {where}: name the model's delimiters by --think_open and --think_close, or, "
-        "of a model that reasons without any, generate and read with --thinking response"
-    )
+    return f"none of {count} responses thinks {where}: {NAME_THE_MARKS}"
 
 
 @dataclass(frozen=True)
