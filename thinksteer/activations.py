@@ -167,7 +167,7 @@ def _read(
         for place, visit in visits:
             hooks.callback(place.watch(lambda hidden, visit=visit: visit(batch, hidden)).remove)
         for batch in pack(passages, max_batch_tokens or fitting_batch(model)):
-            model.base_model(input_ids=_pad(batch).to(device), use_cache=False)
+            model.base_model(input_ids=padded(batch).to(device), use_cache=False)
             progress.update(len(batch))
 
 
@@ -217,7 +217,7 @@ def _reach(passage: Passage) -> int:
     return max(span.end for span in passage.spans)
 
 
-def _pad(batch: Sequence[Passage]) -> Tensor:
+def padded(batch: Sequence[Passage]) -> Tensor:
     """Token ids `[B, T]`, padded on the right: real tokens keep their positions and, attention being causal, never
     see the padding, so that it needs neither a mask nor a padding token."""
     ids = torch.zeros(len(batch), max(map(_reach, batch)), dtype=torch.long)

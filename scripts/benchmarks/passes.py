@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
 from scripts.benchmarks.child import held
 from scripts.benchmarks.measuring import THREADS, Measured, Panel, growth, timed
-from thinksteer.activations import pack
+from thinksteer.activations import pack, padded
 from thinksteer.records import Passage, Span
 from thinksteer.tables import Column, Table
 
@@ -105,7 +105,7 @@ def made(shape: Shape, tokens: int, labels: Sequence[str]) -> list[Passage]:
 def forward(model: PreTrainedModel, passages: Sequence[Passage], batch_tokens: int) -> None:
     """The decoder alone, in the batches that reading takes."""
     for batch in pack(passages, batch_tokens):
-        model.base_model(input_ids=torch.tensor([one.ids for one in batch], device=model.device), use_cache=False)
+        model.base_model(input_ids=padded(batch).to(model.device), use_cache=False)
 
 
 def waiting(work: Work, device: str) -> Work:
