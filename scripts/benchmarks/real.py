@@ -3,7 +3,7 @@
 import argparse
 import contextlib
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from time import perf_counter
 from typing import Any
@@ -32,21 +32,20 @@ BARE, MEANS, HEADS = "bare forward pass", "directions of two sites", "head score
 
 
 def measure_concurrency(args: argparse.Namespace, ref: ModelRef) -> Measured:
-    """Tokens per second with so many responses at a time, all of as many tokens, through either engine and through
-    vLLM's own class."""
+    """Tokens per second with so many responses at a time, greedy, through either engine and through vLLM's own class."""
     tokenizer = models.load_tokenizer(ref, args.trust_remote_code)
     problems = load_problems(args, args.dataset)[: max(CONCURRENT)]
     asked = requests(problems, ref.template, tokenizer, args.instruction, 1, args.seed, set())
-    sampling, rates, device = Sampling(TOKENS, 0.0, 1.0, 0, min_new_tokens=TOKENS), {}, None
+    sampling, rates, device = Sampling(TOKENS, 0.0, 1.0, 0), {}, None
     for dtype in DTYPES:
         own = argparse.Namespace(**vars(args) | {"dtype": dtype})
         for name in engines(args):
             with opened(own, ref, name) as (_, engine, _):
-                device = engine.device
+                device, ends = engine.device, engine.eos_ids
                 rates[name, dtype] = dict(measured(partial(answers, engine, sampling), asked))
         if "vllm" in engines(args):
             with generation.raw(own, ref) as llm:
-                rates[generation.RAW, dtype] = dict(measured(partial(plain, llm, sampling), asked))
+                rates[generation.RAW, dtype] = dict(measured(partial(plain, llm, sampling, ends), asked))
     columns = (Column("way", "text"), Column("dtype", "text"), *(Column(str(n), "count") for n in CONCURRENT))
     rows = tuple((way, dtype, *of.values()) for (way, dtype), of in rates.items())
     prompt = sum(len(one.prompt_ids) for one in asked) / len(asked)
@@ -74,8 +73,8 @@ def answers(engine: Engine, sampling: Sampling, asked: Sequence[Request]) -> Ans
     return generation.answers(engine, asked, sampling)
 
 
-def plain(llm: Any, sampling: Sampling, asked: Sequence[Request]) -> Answers:
-    return generation.generate(llm, asked, sampling, ())
+def plain(llm: Any, sampling: Sampling, ends: Iterable[int], asked: Sequence[Request]) -> Answers:
+    return generation.generate(llm, asked, sampling, ends)
 
 
 def measure_reading(args: argparse.Namespace, ref: ModelRef) -> Measured:
