@@ -8,6 +8,7 @@
 #   --samples N       of each of these (default: 2)
 #   --stronger "F"    flags of edit_weights.py for a second edit (default: "--intervention_weight 2")
 #   --max_length N    tokens of a response (default: 1024)
+#   --sampling "F"    flags of the stages that generate, as "--temperature 0.6 --top_p 0.95" (default: the model's own)
 #   --quantile S      share of the longest and of the shortest responses (default: 0.2)
 #   --instruction T   after every question (default: to reason and to box the answer)
 #   --engine E, --dtype D   as of the stages
@@ -19,19 +20,19 @@
 # not computed again: stop it at any time, and give the same command to go on.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-usage() { sed -n '2,20s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2 && exit 2; }
+usage() { sed -n '2,21s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2 && exit 2; }
 
 if [ $# -eq 0 ] || [[ $1 == -* ]]; then usage; fi
 model=$1 && shift
 responses=400 steered=200 weights="-0.08 -0.04 0 0.04 0.08" evaluated=300 samples=2 stronger="--intervention_weight 2"
-max_length=1024 quantile=0.2 engine="" dtype=auto data="" artifacts=artifacts/real
+max_length=1024 sampling="" quantile=0.2 engine="" dtype=auto data="" artifacts=artifacts/real
 instruction=$'\nReason step by step, then give the final answer in \\boxed{}.'
 only="responses directions steering heads edits evaluation report"
 while [ $# -gt 0 ] && [ "$1" != -- ]; do
     if [ $# -lt 2 ]; then usage; fi
     case $1 in
-        --responses | --steered | --weights | --evaluated | --samples | --stronger | --max_length | --quantile | --instruction | \
-            --engine | --dtype | --data | --artifacts | --only) printf -v "${1#--}" %s "$2" ;;
+        --responses | --steered | --weights | --evaluated | --samples | --stronger | --max_length | --sampling | --quantile | \
+            --instruction | --engine | --dtype | --data | --artifacts | --only) printf -v "${1#--}" %s "$2" ;;
         *) usage ;;
     esac
     shift 2
@@ -42,7 +43,9 @@ name=$(basename "$model")
 here=(--artifacts "$artifacts" --dataset gsm8k)
 base=(--model "$model" "$@")
 load=(--dtype "$dtype")
-ask=("${load[@]}" --max_length "$max_length" --instruction "$instruction" ${engine:+--engine "$engine"})
+read -r -a sampling <<<"$sampling"
+ask=("${load[@]}" --max_length "$max_length" --instruction "$instruction" ${engine:+--engine "$engine"} \
+    ${sampling[@]+"${sampling[@]}"})
 train=(${data:+--data_file "$data/train.jsonl"})
 test=(${data:+--data_file "$data/test.jsonl"})
 stage() { [[ " $only " == *" $1 "* ]]; }

@@ -19,8 +19,8 @@ from thinksteer.thinking import TEMPLATES
 @pytest.fixture(params=[True, False], ids=["bfloat16 is fast", "bfloat16 is slow"])
 def fast(request, monkeypatch):
     """Whether the CPU computes in bfloat16; models of more than 5000 parameters are large."""
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: request.param)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: request.param)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)  # is not enough
     monkeypatch.setattr(cpu, "LARGE", 5000)
     return request.param
 
@@ -64,10 +64,26 @@ def test_vllm_is_told_the_same_dtype(tmp_path, fast):
     assert start.settings(tmp_path / "m32", Loading(dtype="float16"))["dtype"] == "float16"
 
 
-def test_amx_is_enough(tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    assert cpu.computes_in_bfloat16()
+def test_one_worker_of_vllm_takes_few_cores_all(tmp_path, monkeypatch):
+    start = pytest.importorskip("thinksteer.engines.vllm_start")
+    monkeypatch.setattr(start.current_platform, "is_cpu", lambda: True)
+    monkeypatch.setattr(cpu, "LARGE", 5000)
+
+    def bound(hidden_size, cores, **environ):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+            for name in ("OMP_NUM_THREADS", "VLLM_CPU_OMP_THREADS_BIND"):
+                patch.setenv(name, environ[name]) if name in environ else patch.delenv(name, raising=False)
+            folder = tmp_path / f"m{hidden_size}"
+            folder.is_dir() or checkpoint(folder, hidden_size, torch.float32)
+            start.settings(folder, Loading())
+            found = os.environ.get("VLLM_CPU_OMP_THREADS_BIND")
+            patch.setenv("VLLM_CPU_OMP_THREADS_BIND", "")  # so that it is taken back
+        return found
+
+    assert bound(32, 2) == "0,1" and bound(32, 4) == "0,1,2,3"
+    assert bound(32, 5) is bound(8, 2) is bound(32, 2, OMP_NUM_THREADS="1") is None  # as vLLM divides them
+    assert bound(32, 2, VLLM_CPU_OMP_THREADS_BIND="1") == "1"
 
 
 def test_the_embedded_model_runs_in_float32_on_every_cpu(tmp_path, monkeypatch):

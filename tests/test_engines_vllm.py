@@ -248,6 +248,22 @@ def test_tokens_are_drawn_from_the_probabilities_of_transformers(settings, hf, v
     assert answers(vllm, draws[:9], rule) == answers(vllm, draws[8::-1], rule)
 
 
+def test_what_top_k_and_top_p_leave_out_is_what_vllm_leaves_out_by_sorting():
+    from vllm.v1.sample.ops.topk_topp_sampler import apply_top_k_top_p_pytorch
+
+    from thinksteer.engines.vllm_worker import nucleus
+
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(12, 5000, generator=generator) * torch.tensor([0.1, 1, 2, 4, 8, 16] * 2)[:, None]
+    p = torch.tensor([0.95, 0.3, 1.0, 0.8] * 3)
+    for k in (None, torch.tensor([5000, 20, 1] * 4)):
+        mine = nucleus(logits.clone(), k, p)
+        theirs = apply_top_k_top_p_pytorch(logits.clone(), None if k is None else k.clone(), p)
+        assert torch.equal(mine, theirs) and (mine == -torch.inf).any(-1).sum() >= 9
+    alike = torch.full((12,), 0.8)
+    assert torch.equal(nucleus(logits.clone(), None, alike), apply_top_k_top_p_pytorch(logits.clone(), None, alike))
+
+
 def test_sampling_that_vllm_does_otherwise_needs_its_processor(cramped, asked):
     with pytest.raises(ValueError, match="sampling that vLLM does itself"):
         next(cramped.generate(asked, replace(SAMPLED, no_repeat_ngram_size=2)))

@@ -22,8 +22,9 @@ def auto_dtype(location: str) -> torch.dtype:
 
 
 def computes_in_bfloat16() -> bool:
-    """Whether the CPU has instructions for bfloat16. Without them it is slower than float32."""
-    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    """Whether the CPU multiplies matrices of bfloat16. With AVX512-BF16 alone large products take about 1.7 times as
+    long as in float32 (docs/speed.md)."""
+    return torch.cpu._is_amx_tile_supported()
 
 
 def set_threads() -> None:

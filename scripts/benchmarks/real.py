@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from scripts.benchmarks import generation, passes
-from scripts.benchmarks.generation import Answers
+from scripts.benchmarks.generation import Answers, Forget
 from scripts.benchmarks.measuring import Measured, Panel, engines, growth, opened, timed
 from thinksteer import models
 from thinksteer.activations import class_means, fitting_batch
@@ -25,14 +25,14 @@ from thinksteer.stage import load_problems
 from thinksteer.tables import Column, Table
 
 CONCURRENT = (1, 8, 32, 64)
-TOKENS = 32  # of a response
+TOKENS = 64  # of a response
 DTYPES = ("float32", "bfloat16")
 LENGTHS = (180, 420)  # tokens of a passage, the shortest and the longest
 BARE, MEANS, HEADS = "bare forward pass", "directions of two sites", "head scores"
 
 
 def measure_concurrency(args: argparse.Namespace, ref: ModelRef) -> Measured:
-    """Tokens per second with so many responses at a time, greedy, through either engine and through vLLM's own class."""
+    """Tokens per second with so many responses at a time, greedy, in either engine and in vLLM's own class."""
     tokenizer = models.load_tokenizer(ref, args.trust_remote_code)
     problems = load_problems(args, args.dataset)[: max(CONCURRENT)]
     asked = requests(problems, ref.template, tokenizer, args.instruction, 1, args.seed, set())
@@ -42,10 +42,12 @@ def measure_concurrency(args: argparse.Namespace, ref: ModelRef) -> Measured:
         for name in engines(args):
             with opened(own, ref, name) as (_, engine, _):
                 device, ends = engine.device, engine.eos_ids
-                rates[name, dtype] = dict(measured(partial(answers, engine, sampling), asked))
+                forget = engine.forget if name == "vllm" else lambda: True
+                rates[name, dtype] = dict(measured(partial(answers, engine, sampling), asked, forget))
         if "vllm" in engines(args):
             with generation.raw(own, ref) as llm:
-                rates[generation.RAW, dtype] = dict(measured(partial(plain, llm, sampling, ends), asked))
+                generate, forget = partial(plain, llm, sampling, ends), llm.reset_prefix_cache
+                rates[generation.RAW, dtype] = dict(measured(generate, asked, forget))
     columns = (Column("way", "text"), Column("dtype", "text"), *(Column(str(n), "count") for n in CONCURRENT))
     rows = tuple((way, dtype, *of.values()) for (way, dtype), of in rates.items())
     prompt = sum(len(one.prompt_ids) for one in asked) / len(asked)
@@ -59,10 +61,13 @@ def measure_concurrency(args: argparse.Namespace, ref: ModelRef) -> Measured:
     return Measured([Table("concurrency", title, columns, rows, note)], figure, repeats, device)
 
 
-def measured(generate: Callable[[Sequence[Request]], Answers], asked: Sequence[Request]) -> Iterator[tuple[int, float]]:
-    """Tokens per second by the number of responses at a time."""
+def measured(
+    generate: Callable[[Sequence[Request]], Answers], asked: Sequence[Request], forget: Forget
+) -> Iterator[tuple[int, float]]:
+    """Tokens per second by the number of responses at a time, every prompt read anew."""
     generate(asked[-2:])  # unmeasured: kernels are chosen, graphs compiled
     for count in CONCURRENT:
+        forget()
         some = asked[:count]
         begin = perf_counter()
         tokens = sum(len(tokens) for _, tokens in generate(some))

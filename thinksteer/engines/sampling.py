@@ -15,7 +15,7 @@ from torch import Tensor
 
 from thinksteer.records import InputError, LogitBias, Sampling
 
-HEADS = (64, 1024)  # tokens sorted at first for top_p; nearly always enough, and far cheaper than sorting a vocabulary
+HEADS = (64, 1024)  # tokens of a row sorted at first for top_p: nearly always enough, far cheaper than a vocabulary
 
 # What a generation_config.json may state beside temperature, top_p, top_k and repetition_penalty, and both engines do.
 PENALTIES = ("presence_penalty", "frequency_penalty")
@@ -197,7 +197,9 @@ def kept(logits: Tensor, sampling: Sampling) -> Tensor:
     """Probabilities `[n, V]` at the temperature, zero where top_k, top_p and min_p leave nothing."""
     probabilities = torch.softmax(logits / sampling.temperature, -1)
     require_finite(probabilities[:, 0])  # a NaN or an infinite logit makes all of its row NaN
-    probabilities = _truncate(probabilities, sampling.top_k, sampling.top_p)
+    if sampling.top_k or sampling.top_p < 1:
+        least = least_kept(probabilities, sampling.top_k, sampling.top_p)
+        probabilities = probabilities.where(probabilities >= least, 0)
     if sampling.min_p:
         least = sampling.min_p * probabilities.amax(-1, keepdim=True)
         probabilities = probabilities.where(probabilities >= least, 0)
@@ -280,23 +282,28 @@ def _completing(ids: Sequence[int], size: int) -> set[int]:
             tokens.add(ids[place + size - 1])
 
 
-def _truncate(probabilities: Tensor, top_k: int, top_p: float) -> Tensor:
-    """Zero outside the k likeliest tokens, then outside the fewest whose share reaches top_p. Ties stay together."""
+def least_kept(probabilities: Tensor, top_k: int, top_p: float) -> Tensor:
+    """The least probability, `[n, 1]`, among the k likeliest tokens (0: all) of each row, or among the fewest of these
+    whose share reaches top_p. Ties stay together."""
     vocabulary = probabilities.shape[-1]
+    least = torch.zeros_like(probabilities[:, :1])
     if 0 < top_k < vocabulary:
         least = probabilities.topk(top_k).values[:, -1:]
         probabilities = probabilities.where(probabilities >= least, 0)
     if top_p == 1:
-        return probabilities
+        return least
     wanted = top_p * probabilities.sum(-1, keepdim=True)  # [n, 1]
+    rows = torch.arange(len(probabilities), device=probabilities.device)
     for size in (*(size for size in HEADS if size < vocabulary), vocabulary):
-        head = probabilities.topk(size).values  # [n, size], descending
+        head = probabilities[rows].topk(size).values  # [rows, size], descending
         mass = head.cumsum(-1)
-        if size == vocabulary or bool((mass[:, -1:] >= wanted).all()):
+        # A token stays while those above it hold less than the wanted mass.
+        kept = (mass - head < wanted[rows]).sum(-1, keepdim=True)
+        least[rows] = head.gather(-1, kept - 1)
+        rows = rows[mass[:, -1] < wanted[rows, 0]]
+        if not len(rows):
             break
-    # A token stays while those above it hold less than the wanted mass.
-    kept = (mass - head < wanted).sum(-1, keepdim=True)
-    return probabilities.where(probabilities >= head.gather(-1, kept - 1), 0)
+    return least
 
 
 def require_finite(values: Tensor) -> None:

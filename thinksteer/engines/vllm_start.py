@@ -7,6 +7,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import psutil  # a requirement of vLLM's
 from transformers import AutoConfig
 from vllm.platforms import current_platform
 from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
@@ -18,7 +19,8 @@ from thinksteer.records import InputError
 
 WORKERS = "thinksteer.engines.vllm_worker"
 PROCESSOR = "thinksteer.engines.vllm_processor:Processor"
-CPU_CACHE_BYTES = 1 << 30
+CPU_CACHE_GIB = (1, 4)  # the least and the most that keys and values take on a CPU
+CPU_FEW_CORES = 4  # of which vLLM would leave one to its scheduler, at a quarter of the speed or more
 CPU_BLOCK_TOKENS = (
     32  # of the prefix cache, which has whole blocks only: in vLLM's own 128 there, a short text has none
 )
@@ -46,7 +48,7 @@ def settings(folder: Path, loading: Loading) -> dict[str, Any]:
     more: dict[str, Any] = {}
     if on_cpu:
         # A worker of ours, steered or not: vLLM's own ends where a seeded request's prompt is read in parts.
-        more = {"kv_cache_memory_bytes": CPU_CACHE_BYTES, "block_size": CPU_BLOCK_TOKENS}
+        more = {"kv_cache_memory_bytes": _cache_bytes(), "block_size": CPU_BLOCK_TOKENS}
         more |= {"worker_cls": f"{WORKERS}.Worker"}
         os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"
     if loading.steering != "none":
@@ -60,7 +62,7 @@ def settings(folder: Path, loading: Loading) -> dict[str, Any]:
         os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"  # the other takes no such processors
         more |= {"logits_processors": [PROCESSOR]}
     workers = loading.tensor_parallel_size * loading.pipeline_parallel_size * loading.data_parallel_size
-    if on_cpu and workers > 1:
+    if on_cpu and (workers > 1 or _takes_all_cores(folder)):
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", _divided_cores(workers))
     if several_nodes:
         more |= {"distributed_executor_backend": "ray", "data_parallel_backend": "ray"}
@@ -90,6 +92,19 @@ def runnable(folder: Path, scratch: Path, trust_remote_code: bool) -> Path:
         raise InputError(f"{folder}: vLLM's CPU attention has no heads of {size}; use --engine hf")
     widen_heads(folder, scratch / folder.name, least // size)
     return scratch / folder.name
+
+
+def _cache_bytes() -> int:
+    """A quarter of the free memory, within bounds. What is not used is not taken from the system."""
+    least, most = (gib << 30 for gib in CPU_CACHE_GIB)
+    return max(least, min(most, psutil.virtual_memory().available // 4))
+
+
+def _takes_all_cores(folder: Path) -> bool:
+    """Whether one worker should compute on every core: few cores, and a model whose steps take far longer than their
+    scheduling. OMP_NUM_THREADS says that the cores are shared."""
+    few = len(os.sched_getaffinity(0)) <= CPU_FEW_CORES
+    return few and "OMP_NUM_THREADS" not in os.environ and cpu.parameters(str(folder)) > cpu.LARGE
 
 
 def _divided_cores(workers: int) -> str:

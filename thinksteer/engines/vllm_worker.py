@@ -14,6 +14,7 @@ from safetensors.torch import load
 from torch import Tensor, nn
 from vllm.platforms import current_platform
 
+from thinksteer.engines.sampling import least_kept
 from thinksteer.layout import oddity
 from thinksteer.records import EVERYWHERE, Condition
 from thinksteer.steering import Change, Gate, changer
@@ -23,11 +24,20 @@ if current_platform.is_cpu():
     from vllm.v1.worker.cpu_worker import CPUWorker
 
     class Worker(CPUWorker):
-        """Draws nothing from a seeded request's generator until all of its prompt is read.
+        """Samples without sorting the vocabulary, and draws nothing from a seeded request's generator until all of its
+        prompt is read.
 
         vLLM samples a token behind every part of a prompt and discards it but for the last, then rewinds the generator
         by an offset, which a CPU's has not. Here those rows draw from the common generator instead.
         """
+
+        def load_model(self, *args: Any, **kwargs: Any) -> None:
+            super().load_model(*args, **kwargs)
+            sampler = self.model_runner.sampler.topk_topp_sampler
+            own = sampler.forward
+            sampler.forward = lambda logits, generators, k, p: (
+                own(logits, generators, k, None) if p is None else own(nucleus(logits, k, p), generators, None, None)
+            )
 
         def sample_tokens(self, *args: Any) -> Any:
             runner = self.model_runner
@@ -42,6 +52,20 @@ else:
 
 EXTRA = "thinksteer"  # the key of SamplingParams.extra_args under which a request says its number and prompt length
 PROJECTIONS = {"attn_out": ("self_attn", "o_proj"), "mlp_out": ("mlp", "down_proj"), "block_out": ("mlp", "down_proj")}
+
+
+def nucleus(logits: Tensor, k: Tensor | None, p: Tensor) -> Tensor:
+    """Logits `[n, V]`, -inf at the tokens that each row's top_k (None: off) and top_p leave out; changed in place.
+
+    vLLM's own way on a CPU sorts whole rows: 440 ms for 64 rows of Qwen2.5's vocabulary, more than the rest of the step
+    of a model of half a billion parameters.
+    """
+    settings = list(zip([0] * len(logits) if k is None else k.tolist(), p.tolist(), strict=True))
+    for one in {*settings}:
+        rows = slice(None) if len({*settings}) == 1 else [row for row, other in enumerate(settings) if other == one]
+        probabilities = logits[rows].softmax(-1)
+        logits[rows] = logits[rows].masked_fill_(probabilities < least_kept(probabilities, *one), -torch.inf)
+    return logits
 
 
 class SteerableWorker(Worker):
