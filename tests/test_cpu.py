@@ -111,6 +111,13 @@ def test_a_hub_model_of_one_file_counts_and_a_broken_file_counts_as_empty(tmp_pa
     assert cpu.parameters(str(tmp_path / "nowhere")) == 0
 
 
+def test_by_default_a_batch_on_a_cpu_makes_no_activation_larger_than_the_allocator_keeps(model):
+    widest = 64 if model.config.model_type == "qwen3" else 48  # heads x head_dim, or the MLP's inside
+    assert cpu.fitting_batch(model, 7) == cpu.ALLOCATION // (8 * widest)  # float64
+    assert cpu.fitting_batch(model.bfloat16(), 7) == cpu.ALLOCATION // (2 * widest)
+    assert cpu.fitting_batch(model.to("meta"), 7) == 7  # on another device
+
+
 ASK = """
 import json, os
 {first}

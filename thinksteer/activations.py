@@ -11,9 +11,10 @@ from itertools import count
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
+from thinksteer.cpu import fitting_batch
 from thinksteer.layout import Place, layout_of
 from thinksteer.records import InputError, Passage, Reading, Site, Span
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 Key = TypeVar("Key")
 
 GPU_BATCH_TOKENS = 16384
-ALLOCATION = 16 << 20  # bytes; larger ones a C library returns to the system and gets back as empty pages every time
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,13 +160,13 @@ def _read(
     visits: Sequence[tuple[Place, Visit]],
     max_batch_tokens: int | None,
 ) -> None:
-    """Read all passages once, batch by batch (None: of `fitting_batch`). Only the decoder runs: no output layer, no
+    """Read all passages once, batch by batch (None: of `cpu.fitting_batch`). Only the decoder runs: no output layer, no
     cache."""
     device = model.get_input_embeddings().weight.device
     with ExitStack() as hooks, torch.inference_mode(), tqdm(total=len(passages), unit="passage") as progress:
         for place, visit in visits:
             hooks.callback(place.watch(lambda hidden, visit=visit: visit(batch, hidden)).remove)
-        for batch in pack(passages, max_batch_tokens or fitting_batch(model)):
+        for batch in pack(passages, max_batch_tokens or fitting_batch(model, GPU_BATCH_TOKENS)):
             model.base_model(input_ids=padded(batch).to(device), use_cache=False)
             progress.update(len(batch))
 
@@ -176,15 +176,6 @@ def _by_label(passage: Passage) -> dict[str, list[Span]]:
     for span in passage.spans:
         spans.setdefault(span.label, []).append(span)
     return spans
-
-
-def fitting_batch(model: PreTrainedModel) -> int:
-    """The tokens of a batch, by default: on a CPU so many that no activation is larger than `ALLOCATION`."""
-    if model.device.type != "cpu":
-        return GPU_BATCH_TOKENS
-    head = model.get_output_embeddings()
-    widths = [module.out_features for module in model.modules() if isinstance(module, nn.Linear) and module is not head]
-    return max(1, ALLOCATION // (max(widths, default=1) * model.dtype.itemsize))
 
 
 def pack(passages: Sequence[Passage], max_batch_tokens: int) -> list[list[Passage]]:

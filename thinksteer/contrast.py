@@ -26,7 +26,8 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from thinksteer import arithmetic
-from thinksteer.activations import fitting_batch, pack
+from thinksteer.activations import GPU_BATCH_TOKENS, pack
+from thinksteer.cpu import fitting_batch
 from thinksteer.files import read_json
 from thinksteer.layout import layout_of, output_head
 from thinksteer.records import InputError, Passage, Record, Span
@@ -199,7 +200,7 @@ def suffix_log_probs(model: PreTrainedModel, pairs: Sequence[Pair], max_batch_to
     head, device = output_head(model), model.get_input_embeddings().weight.device
     with ExitStack() as hooks, torch.inference_mode(), tqdm(total=len(numbered), unit="passage") as progress:
         hooks.callback(layout_of(model).final.watch(seen.append).remove)
-        for batch in pack(numbered, max_batch_tokens or fitting_batch(model)):
+        for batch in pack(numbered, max_batch_tokens or fitting_batch(model, GPU_BATCH_TOKENS)):
             ids = pad_sequence([torch.tensor(one.ids) for one in batch], batch_first=True).to(device)
             model.base_model(input_ids=ids, use_cache=False)
             for row, hidden in enumerate(seen.pop()):

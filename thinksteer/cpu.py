@@ -7,10 +7,13 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
+from torch import nn
+from transformers import PreTrainedModel
 
 from thinksteer.hub import own_file
 
 LARGE = 50_000_000  # parameters from which on bfloat16 pays, where the CPU computes in it
+ALLOCATION = 16 << 20  # bytes; larger ones a C library returns to the system and gets back as empty pages every time
 THREADS = torch.get_num_threads()
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -32,6 +35,15 @@ def set_threads() -> None:
     them sleep. OMP_NUM_THREADS overrides this."""
     if os.environ.get("OMP_WAIT_POLICY", "").lower() != "passive" and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, THREADS - 1))
+
+
+def fitting_batch(model: PreTrainedModel, elsewhere: int) -> int:
+    """The tokens of a forward pass: on a CPU so many that no activation is larger than `ALLOCATION`."""
+    if model.device.type != "cpu":
+        return elsewhere
+    head = model.get_output_embeddings()
+    widths = [module.out_features for module in model.modules() if isinstance(module, nn.Linear) and module is not head]
+    return max(1, ALLOCATION // (max(widths, default=1) * model.dtype.itemsize))
 
 
 def parameters(location: str) -> int:

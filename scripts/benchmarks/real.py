@@ -14,7 +14,8 @@ from scripts.benchmarks import generation, passes
 from scripts.benchmarks.generation import Answers, Forget
 from scripts.benchmarks.measuring import Measured, Panel, engines, growth, opened, timed
 from thinksteer import models
-from thinksteer.activations import class_means, fitting_batch
+from thinksteer.activations import GPU_BATCH_TOKENS, class_means
+from thinksteer.cpu import fitting_batch
 from thinksteer.engines import Engine
 from thinksteer.generation import requests
 from thinksteer.layout import Layout
@@ -88,7 +89,7 @@ def measure_reading(args: argparse.Namespace, ref: ModelRef) -> Measured:
     rows, repeats = [], {}
     for dtype in DTYPES:
         model = models.load_model(ref, args.device, dtype, args.trust_remote_code)
-        passages, batch = made(model.config.vocab_size, args.pass_tokens), fitting_batch(model)
+        passages, batch = made(model.config.vocab_size, args.pass_tokens), fitting_batch(model, GPU_BATCH_TOKENS)
         direction = torch.randn(Layout(model).shape, generator=torch.Generator().manual_seed(0))
         ways = {
             BARE: lambda model=model, passages=passages, batch=batch: passes.forward(model, passages, batch),

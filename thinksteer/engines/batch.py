@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from thinksteer.cpu import fitting_batch
 from thinksteer.engines.cache import SlotCache
 from thinksteer.engines.sampling import choose, uniforms
 from thinksteer.records import Condition, Request, Sampling
 from thinksteer.steering import Gate
 
-PREFILL_TOKENS = 8192  # of one forward pass, padding included
+PREFILL_TOKENS = 8192  # of one forward pass on a GPU, padding included
 
 
 @dataclass
@@ -50,6 +51,7 @@ class Batch:
         self, model: PreTrainedModel, cache: SlotCache, sampling: Sampling, masks: dict[Condition, Tensor]
     ) -> None:
         self.model, self.cache, self.sampling, self.masks = model, cache, sampling, masks
+        self.prefill_tokens = fitting_batch(model, PREFILL_TOKENS)
         self.rows: list[Row] = []
         self.column = 0  # the next one to write
 
@@ -99,7 +101,7 @@ class Batch:
         begin = 0
         while begin < len(rows):
             width, end = len(rows[begin].ids), begin + 1
-            while end < len(rows) and (end + 1 - begin) * max(width, len(rows[end].ids)) <= PREFILL_TOKENS:
+            while end < len(rows) and (end + 1 - begin) * max(width, len(rows[end].ids)) <= self.prefill_tokens:
                 width, end = max(width, len(rows[end].ids)), end + 1
             yield from self._prefill(rows[begin:end], width)
             begin = end
