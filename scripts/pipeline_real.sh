@@ -68,7 +68,7 @@ if stage heads; then
     python find_short_heads.py "${here[@]}" "${base[@]}" "${load[@]}"
 fi
 
-# The published share of the heads and strength, a stronger edit, and at both strengths random heads and a random direction.
+# The published share of the heads and strength, and a stronger edit with its controls.
 read -r -a stronger <<<"$stronger"
 models=("$model")
 edit() { # name, flags
@@ -76,8 +76,6 @@ edit() { # name, flags
     if stage edits; then python edit_weights.py --artifacts "$artifacts" "${base[@]}" --name "$@"; fi
 }
 edit "ThinkEdit-$name"
-edit "ThinkEdit-$name.random-heads" --control_heads random
-edit "ThinkEdit-$name.random-direction" --control_direction random
 edit "ThinkEdit-$name.stronger" "${stronger[@]}"
 edit "ThinkEdit-$name.stronger-random-heads" "${stronger[@]}" --control_heads random
 edit "ThinkEdit-$name.stronger-random-direction" "${stronger[@]}" --control_direction random
