@@ -118,6 +118,17 @@ def test_by_default_a_batch_on_a_cpu_makes_no_activation_larger_than_the_allocat
     assert cpu.fitting_batch(model.to("meta"), 7) == 7  # on another device
 
 
+def test_vllm_caches_as_much_as_the_parameters_take_but_a_quarter_of_the_free_memory(tmp_path, monkeypatch):
+    start = pytest.importorskip("thinksteer.engines.vllm_start")
+    monkeypatch.setattr(start.current_platform, "is_cpu", lambda: True)
+    checkpoint(tmp_path / "m", 8, torch.float32)
+    gib, free = 1 << 30, start.psutil.virtual_memory()
+    for parameters, available, wanted in ((1000, 20, 1), (gib // 2, 20, 2), (2 * gib, 20, 5), (2 * gib, 2, 1)):
+        monkeypatch.setattr(cpu, "parameters", lambda _, count=parameters: count)
+        monkeypatch.setattr(start.psutil, "virtual_memory", lambda left=available: free._replace(available=left * gib))
+        assert start.settings(tmp_path / "m", Loading())["kv_cache_memory_bytes"] == wanted * gib
+
+
 ASK = """
 import json, os
 {first}

@@ -19,7 +19,7 @@ from thinksteer.records import InputError
 
 WORKERS = "thinksteer.engines.vllm_worker"
 PROCESSOR = "thinksteer.engines.vllm_processor:Processor"
-CPU_CACHE_GIB = (1, 4)  # the least and the most that keys and values take on a CPU
+CPU_CACHE_BYTES = 1 << 30  # the least that keys and values take on a CPU
 CPU_FEW_CORES = 4  # of which vLLM would leave one to its scheduler, at a quarter of the speed or more
 CPU_BLOCK_TOKENS = (
     32  # of the prefix cache, which has whole blocks only: in vLLM's own 128 there, a short text has none
@@ -48,7 +48,7 @@ def settings(folder: Path, loading: Loading) -> dict[str, Any]:
     more: dict[str, Any] = {}
     if on_cpu:
         # A worker of ours, steered or not: vLLM's own ends where a seeded request's prompt is read in parts.
-        more = {"kv_cache_memory_bytes": _cache_bytes(), "block_size": CPU_BLOCK_TOKENS}
+        more = {"kv_cache_memory_bytes": _cache_bytes(folder), "block_size": CPU_BLOCK_TOKENS}
         more |= {"worker_cls": f"{WORKERS}.Worker"}
         os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"
     if loading.steering != "none":
@@ -94,10 +94,11 @@ def runnable(folder: Path, scratch: Path, trust_remote_code: bool) -> Path:
     return scratch / folder.name
 
 
-def _cache_bytes() -> int:
-    """A quarter of the free memory, within bounds. What is not used is not taken from the system."""
-    least, most = (gib << 30 for gib in CPU_CACHE_GIB)
-    return max(least, min(most, psutil.virtual_memory().available // 4))
+def _cache_bytes(folder: Path) -> int:
+    """As much as the model's parameters take in float32, but at most a quarter of the free memory. vLLM takes all of it
+    at once."""
+    wanted = min(4 * cpu.parameters(str(folder)), psutil.virtual_memory().available // 4)
+    return max(CPU_CACHE_BYTES, wanted)
 
 
 def _takes_all_cores(folder: Path) -> bool:
