@@ -68,15 +68,17 @@ def test_one_worker_of_vllm_takes_few_cores_all(tmp_path, monkeypatch):
     start = pytest.importorskip("thinksteer.engines.vllm_start")
     monkeypatch.setattr(start.current_platform, "is_cpu", lambda: True)
     monkeypatch.setattr(cpu, "LARGE", 5000)
+    for size in (8, 32):
+        checkpoint(tmp_path / f"m{size}", size, torch.float32)
 
     def bound(hidden_size, cores, **environ):
         with monkeypatch.context() as patch:
             patch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
             for name in ("OMP_NUM_THREADS", "VLLM_CPU_OMP_THREADS_BIND"):
-                patch.setenv(name, environ[name]) if name in environ else patch.delenv(name, raising=False)
-            folder = tmp_path / f"m{hidden_size}"
-            folder.is_dir() or checkpoint(folder, hidden_size, torch.float32)
-            start.settings(folder, Loading())
+                patch.delenv(name, raising=False)
+            for name, value in environ.items():
+                patch.setenv(name, value)
+            start.settings(tmp_path / f"m{hidden_size}", Loading())
             found = os.environ.get("VLLM_CPU_OMP_THREADS_BIND")
             patch.setenv("VLLM_CPU_OMP_THREADS_BIND", "")  # so that it is taken back
         return found

@@ -260,7 +260,9 @@ def test_what_top_k_and_top_p_leave_out_is_what_vllm_leaves_out_by_sorting():
         mine = nucleus(logits.clone(), k, p)
         theirs = apply_top_k_top_p_pytorch(logits.clone(), None if k is None else k.clone(), p)
         assert torch.equal(mine, theirs) and (mine == -torch.inf).any(-1).sum() >= 9
-    alike = torch.full((12,), 0.8)
+    logits[0] = torch.nan  # an absurd weight: said of the responses, no end of the engine
+    assert nucleus(logits.clone(), None, p)[0].isnan().all()
+    alike, logits = torch.full((12,), 0.8), logits[1:].repeat(2, 1)[:12]
     assert torch.equal(nucleus(logits.clone(), None, alike), apply_top_k_top_p_pytorch(logits.clone(), None, alike))
 
 

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from thinksteer.hub import own_file
 
-LARGE = 50_000_000  # parameters from which on bfloat16 pays, where the CPU computes in it
+LARGE = 50_000_000  # parameters from which on bfloat16, and another core for vLLM, can pay
 ALLOCATION = 16 << 20  # bytes; larger ones a C library returns to the system and gets back as empty pages every time
 THREADS = torch.get_num_threads()
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"

@@ -65,7 +65,7 @@ def measure_concurrency(args: argparse.Namespace, ref: ModelRef) -> Measured:
 def measured(
     generate: Callable[[Sequence[Request]], Answers], asked: Sequence[Request], forget: Forget
 ) -> Iterator[tuple[int, float]]:
-    """Tokens per second by the number of responses at a time, every prompt read anew."""
+    """Tokens per second by the number of responses at a time, with an empty prefix cache."""
     generate(asked[-2:])  # unmeasured: kernels are chosen, graphs compiled
     for count in CONCURRENT:
         forget()

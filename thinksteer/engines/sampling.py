@@ -298,7 +298,7 @@ def least_kept(probabilities: Tensor, top_k: int, top_p: float) -> Tensor:
         head = probabilities[rows].topk(size).values  # [rows, size], descending
         mass = head.cumsum(-1)
         # A token stays while those above it hold less than the wanted mass.
-        kept = (mass - head < wanted[rows]).sum(-1, keepdim=True)
+        kept = (mass - head < wanted[rows]).sum(-1, keepdim=True).clamp(min=1)  # none in a row that is not finite
         least[rows] = head.gather(-1, kept - 1)
         rows = rows[mass[:, -1] < wanted[rows, 0]]
         if not len(rows):
